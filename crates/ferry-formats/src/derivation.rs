@@ -1,0 +1,220 @@
+//! Derivations: read, written, and their paths computed again.
+//!
+//! Nothing in a `.drv` path or an output path is information: a `.drv` path is a hash of the
+//! file's text, an input-addressed output path a hash of the text with every input derivation
+//! replaced by the hash of *its* text, and so on down (`hashDerivationModulo` in Nix's
+//! `derivations.cc`). [`OutputPaths`] computes them for a whole graph, which is how a store is
+//! kept from accepting a derivation that claims output paths that are not its own.
+
+use std::collections::HashMap;
+
+use nix_derivation::{InputDerivationHash, InputResolutionError};
+use thiserror::Error;
+
+pub use nix_derivation::{Derivation, Output};
+
+use crate::{StoreDir, StorePath};
+
+/// What is wrong with a derivation. Each message begins with the derivation's path.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum DerivationError {
+    /// The file is not a derivation.
+    #[error("derivation {path} cannot be parsed: {reason}")]
+    Parse {
+        /// Its store path.
+        path: String,
+        /// What the parser met.
+        reason: String,
+    },
+    /// The path does not end in `.drv`.
+    #[error("{path} is not a derivation: its name does not end in `.drv`")]
+    NotADerivation {
+        /// The store path.
+        path: String,
+    },
+    /// It breaks a rule of Nix's, or claims output paths that are not its own.
+    #[error("derivation {path} is not valid: {reason}")]
+    Invalid {
+        /// Its store path.
+        path: String,
+        /// Which rule.
+        reason: String,
+    },
+    /// The graph of derivations goes round in a circle.
+    #[error("derivation {path} depends on itself")]
+    Cycle {
+        /// A store path in the circle.
+        path: String,
+    },
+    /// An input derivation is needed to compute output paths, and cannot be had.
+    #[error("derivation {path} needs {input} to compute its output paths: {reason}")]
+    Input {
+        /// The derivation.
+        path: String,
+        /// The input derivation.
+        input: String,
+        /// Why it cannot be had.
+        reason: String,
+    },
+}
+
+/// Parses a `.drv` file.
+///
+/// # Errors
+/// When `path` does not name a derivation or `text` is not one.
+pub fn parse(
+    store_dir: &StoreDir,
+    path: &StorePath,
+    text: &[u8],
+) -> Result<Derivation, DerivationError> {
+    let rendered = || store_dir.render_path(path);
+    let Some(name) = path.name().strip_suffix(".drv") else {
+        return Err(DerivationError::NotADerivation { path: rendered() });
+    };
+    Derivation::from_aterm_bytes_in(text, name, store_dir.clone())
+        .map_err(|source| DerivationError::Parse { path: rendered(), reason: source.to_string() })
+}
+
+/// The outputs of a derivation, by name, with the path where it is known before building.
+///
+/// # Errors
+/// When a fixed output's path cannot be computed.
+pub fn outputs(
+    derivation: &Derivation,
+) -> Result<Vec<(String, Option<StorePath>)>, DerivationError> {
+    let resolved = derivation.resolved_outputs().map_err(|source| DerivationError::Invalid {
+        path: derivation.name().to_owned(),
+        reason: source.to_string(),
+    })?;
+    Ok(resolved.into_iter().map(|(name, output)| (name, output.path)).collect())
+}
+
+/// Computes the output paths of a graph of derivations, each derivation once.
+#[derive(Default)]
+pub struct OutputPaths {
+    hashes: HashMap<StorePath, InputDerivationHash>,
+}
+
+impl OutputPaths {
+    /// Checks that a derivation keeps Nix's rules and that the output paths it states are those
+    /// that follow from its content, and remembers what its dependents need.
+    ///
+    /// Give inputs before their dependents where that is possible; an input that was not given is
+    /// asked of `lookup`, which returns the text of a `.drv`.
+    ///
+    /// # Errors
+    /// When the derivation or one of its inputs is wrong or cannot be had.
+    pub fn check(
+        &mut self,
+        path: &StorePath,
+        derivation: &Derivation,
+        lookup: &mut dyn FnMut(&StorePath) -> Result<Vec<u8>, String>,
+    ) -> Result<(), DerivationError> {
+        self.learn_inputs(path, derivation, lookup)?;
+        let store_dir = derivation.store_dir();
+        let resolve = |input: &StorePath| self.hashes.get(input).copied().ok_or(Unknown);
+        derivation
+            .try_validate_with_input_hashes(resolve)
+            .map_err(|source| invalid(store_dir, path, source))?;
+        let hash = self.hash(path, derivation)?;
+        self.hashes.insert(path.clone(), hash);
+        Ok(())
+    }
+
+    fn hash(
+        &self,
+        path: &StorePath,
+        derivation: &Derivation,
+    ) -> Result<InputDerivationHash, DerivationError> {
+        let resolve = |input: &StorePath| self.hashes.get(input).copied().ok_or(Unknown);
+        derivation
+            .try_hash_input_derivation_modulo(resolve)
+            .map_err(|source| invalid(derivation.store_dir(), path, source))
+    }
+
+    /// Computes the hashes of all inputs that are not known yet, deepest first. Not recursive:
+    /// a chain of derivations may be longer than a stack is deep.
+    fn learn_inputs(
+        &mut self,
+        path: &StorePath,
+        derivation: &Derivation,
+        lookup: &mut dyn FnMut(&StorePath) -> Result<Vec<u8>, String>,
+    ) -> Result<(), DerivationError> {
+        let store_dir = derivation.store_dir();
+        let mut pending = self.unknown_inputs(path, derivation);
+        let mut open: HashMap<StorePath, Derivation> = HashMap::new();
+        while let Some((needed_by, input)) = pending.last().cloned() {
+            if self.hashes.contains_key(&input) {
+                pending.pop();
+                continue;
+            }
+            if let Some(known) = open.get(&input) {
+                // Back here with all of its inputs settled, unless it is one of them itself.
+                let unsettled = known
+                    .input_derivations()
+                    .keys()
+                    .any(|deeper| !self.hashes.contains_key(deeper));
+                if unsettled {
+                    let path = store_dir.render_path(&input);
+                    return Err(DerivationError::Cycle { path });
+                }
+                let hash = self.hash(&input, known)?;
+                self.hashes.insert(input.clone(), hash);
+                open.remove(&input);
+                pending.pop();
+                continue;
+            }
+            let text = lookup(&input).map_err(|reason| DerivationError::Input {
+                path: store_dir.render_path(&needed_by),
+                input: store_dir.render_path(&input),
+                reason,
+            })?;
+            let parsed = parse(store_dir, &input, &text)?;
+            pending.extend(self.unknown_inputs(&input, &parsed));
+            open.insert(input, parsed);
+        }
+        Ok(())
+    }
+
+    fn unknown_inputs(
+        &self,
+        path: &StorePath,
+        derivation: &Derivation,
+    ) -> Vec<(StorePath, StorePath)> {
+        // A fixed output follows from its own content address alone.
+        if derivation.is_fixed_output().unwrap_or(false) {
+            return Vec::new();
+        }
+        derivation
+            .input_derivations()
+            .keys()
+            .filter(|input| !self.hashes.contains_key(*input))
+            .map(|input| (path.clone(), input.clone()))
+            .collect()
+    }
+}
+
+/// An input whose hash was not learnt; cannot happen once `learn_inputs` has succeeded.
+#[derive(Debug, Error)]
+#[error("its hash is not known")]
+struct Unknown;
+
+fn invalid(
+    store_dir: &StoreDir,
+    path: &StorePath,
+    source: InputResolutionError<Unknown>,
+) -> DerivationError {
+    let path = store_dir.render_path(path);
+    match source {
+        InputResolutionError::Derivation(source) => {
+            DerivationError::Invalid { path, reason: source.to_string() }
+        }
+        InputResolutionError::Resolve { path: input, error } => DerivationError::Input {
+            path,
+            input: store_dir.render_path(&input),
+            reason: error.to_string(),
+        },
+        other => DerivationError::Invalid { path, reason: other.to_string() },
+    }
+}

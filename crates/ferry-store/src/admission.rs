@@ -1,0 +1,313 @@
+//! The one place that decides whether a path may become valid.
+//!
+//! Two steps. Before anything is written, [`plan`] looks at the path infos: what is already there
+//! must be the same object, every reference must be there or coming, and signatures must satisfy
+//! the policy. Then each NAR goes through an [`Admitted`], which hashes it as it is read; only a
+//! NAR with the promised size, hash and content address, and for a derivation the output paths
+//! that follow from its text, yields a [`Verified`], and only with a [`Verified`] does a store
+//! register a path. Neither type can be made elsewhere.
+
+use std::collections::{BTreeMap, HashSet};
+use std::io::{self, Read};
+
+use ferry_formats::content_address::ContentAddressHasher;
+use ferry_formats::derivation::{self, OutputPaths};
+use ferry_formats::hash::NarHasher;
+use ferry_formats::{NarHash, PathInfo, StoreDir, StorePath, nar};
+
+use crate::closure::references_first;
+use crate::progress::Progress;
+use crate::{Destination, Error, Result, SignatureCheck};
+
+/// Largest `.drv` that is read into memory, in bytes of NAR. The largest real ones are below 1 MB.
+pub const MAX_DERIVATION_NAR: u64 = 64 << 20;
+
+/// What will be added to a destination, references first.
+pub struct Plan {
+    infos: Vec<PathInfo>,
+    present: usize,
+}
+
+impl Plan {
+    /// The paths to add, each after its references.
+    #[must_use]
+    pub fn infos(&self) -> &[PathInfo] {
+        &self.infos
+    }
+
+    /// How many of the paths asked for the destination has already.
+    #[must_use]
+    pub fn present(&self) -> usize {
+        self.present
+    }
+
+    /// Sum of the NAR sizes to come, in bytes.
+    #[must_use]
+    pub fn nar_size(&self) -> u64 {
+        self.infos.iter().map(|info| info.nar_size).sum()
+    }
+}
+
+/// Decides which of `offered` to add, and refuses the whole where something does not fit.
+///
+/// # Errors
+/// [`Error::Conflict`], [`Error::MissingPaths`] (with every absent reference),
+/// [`Error::Untrusted`], [`Error::ReferenceCycle`], or when the destination cannot be asked.
+pub fn plan(offered: BTreeMap<StorePath, PathInfo>, destination: &dyn Destination) -> Result<Plan> {
+    let store_dir = destination.store_dir().clone();
+    let paths: Vec<StorePath> = offered.keys().cloned().collect();
+    let present = destination.present(&paths)?;
+    let mut to_add = BTreeMap::new();
+    let mut already = 0;
+    for (info, there) in offered.into_values().zip(present) {
+        match there {
+            None => {
+                to_add.insert(info.path.clone(), info);
+            }
+            Some(there) if there.nar_hash == info.nar_hash => already += 1,
+            Some(there) => {
+                return Err(Error::Conflict {
+                    path: store_dir.render_path(&info.path),
+                    store: destination.describe(),
+                    present: there.nar_hash.to_string(),
+                    offered: info.nar_hash.to_string(),
+                });
+            }
+        }
+    }
+    check_references(&to_add, destination)?;
+    if let SignatureCheck::Here(policy) = destination.signature_check() {
+        for info in to_add.values() {
+            policy.check(&store_dir, info)?;
+        }
+    }
+    let infos = references_first(&store_dir, to_add.into_values())?;
+    Ok(Plan { infos, present: already })
+}
+
+/// Every reference must be among the paths to add or in the destination.
+fn check_references(
+    to_add: &BTreeMap<StorePath, PathInfo>,
+    destination: &dyn Destination,
+) -> Result<()> {
+    let outside: HashSet<&StorePath> = to_add
+        .values()
+        .flat_map(PathInfo::other_references)
+        .filter(|reference| !to_add.contains_key(*reference))
+        .collect();
+    let mut outside: Vec<StorePath> = outside.into_iter().cloned().collect();
+    outside.sort();
+    let present = destination.present(&outside)?;
+    let store_dir = destination.store_dir();
+    let absent: Vec<&StorePath> = outside
+        .iter()
+        .zip(&present)
+        .filter_map(|(path, there)| there.is_none().then_some(path))
+        .collect();
+    match absent.as_slice() {
+        [] => Ok(()),
+        [only] => {
+            let referrer = to_add.values().find(|info| info.references.contains(only));
+            Err(Error::MissingReference {
+                path: referrer.map(|info| store_dir.render_path(&info.path)).unwrap_or_default(),
+                reference: store_dir.render_path(only),
+                store: destination.describe(),
+            })
+        }
+        several => Err(Error::MissingPaths {
+            paths: several.iter().map(|path| store_dir.render_path(path)).collect(),
+            store: destination.describe(),
+        }),
+    }
+}
+
+/// What the checks of one copy remember from path to path.
+pub struct Checks<'a> {
+    store_dir: StoreDir,
+    output_paths: OutputPaths,
+    lookup: Box<dyn FnMut(&StorePath) -> std::result::Result<Vec<u8>, String> + 'a>,
+}
+
+impl<'a> Checks<'a> {
+    /// Checks for a store with this directory. `lookup` gives the text of derivations that are
+    /// not among those that go by.
+    pub fn new(
+        store_dir: StoreDir,
+        lookup: impl FnMut(&StorePath) -> std::result::Result<Vec<u8>, String> + 'a,
+    ) -> Self {
+        Self { store_dir, output_paths: OutputPaths::default(), lookup: Box::new(lookup) }
+    }
+
+    /// Wraps the NAR of a path. References have to go by before their referrers.
+    pub fn admit<'b>(
+        &'b mut self,
+        info: &'b PathInfo,
+        nar: &'b mut dyn Read,
+        progress: &'b dyn Progress,
+    ) -> Admitted<'b>
+    where
+        'a: 'b,
+    {
+        let Self { store_dir, output_paths, lookup } = self;
+        Admitted { info, nar, progress, store_dir, output_paths, lookup }
+    }
+}
+
+/// A path that may be read in, and has still to prove itself.
+pub struct Admitted<'a> {
+    info: &'a PathInfo,
+    nar: &'a mut dyn Read,
+    progress: &'a dyn Progress,
+    store_dir: &'a StoreDir,
+    output_paths: &'a mut OutputPaths,
+    lookup: &'a mut dyn FnMut(&StorePath) -> std::result::Result<Vec<u8>, String>,
+}
+
+/// Proof that a path's NAR was read whole and is what its path info says.
+pub struct Verified {
+    info: PathInfo,
+    outputs: Vec<(String, StorePath)>,
+}
+
+impl Verified {
+    /// The path info that was proved.
+    #[must_use]
+    pub fn info(&self) -> &PathInfo {
+        &self.info
+    }
+
+    /// For a derivation: its outputs with a path known before building.
+    #[must_use]
+    pub fn outputs(&self) -> &[(String, StorePath)] {
+        &self.outputs
+    }
+}
+
+impl Admitted<'_> {
+    /// The path info to be proved.
+    #[must_use]
+    pub fn info(&self) -> &PathInfo {
+        self.info
+    }
+
+    /// Hands the NAR to `consume`, which reads all of it, and checks what went by.
+    ///
+    /// # Errors
+    /// What `consume` fails with, and every way in which the NAR is not what was promised.
+    pub fn verify(self, consume: impl FnOnce(&mut dyn Read) -> Result<()>) -> Result<Verified> {
+        let rendered = || self.store_dir.render_path(&self.info.path);
+        let is_derivation = self.info.path.is_derivation();
+        let mut reader = CheckedNar {
+            nar: self.nar,
+            remaining: self.info.nar_size,
+            hasher: NarHasher::default(),
+            content_address: ContentAddressHasher::new(self.info),
+            kept: (is_derivation && self.info.nar_size <= MAX_DERIVATION_NAR).then(Vec::new),
+            progress: self.progress,
+        };
+        consume(&mut reader)?;
+        let found = reader.hasher.size();
+        if reader.remaining > 0 {
+            return Err(Error::WrongNarSize {
+                path: rendered(),
+                expected: self.info.nar_size,
+                found,
+            });
+        }
+        let CheckedNar { hasher, content_address, kept, .. } = reader;
+        let nar_hash = hasher.finish();
+        if nar_hash != self.info.nar_hash {
+            return Err(Error::WrongNarHash {
+                path: rendered(),
+                expected: self.info.nar_hash.to_string(),
+                found: nar_hash.to_string(),
+            });
+        }
+        if let Some(content_address) = content_address {
+            content_address.finish(nar_hash).map_err(|source| Error::WrongContentAddress {
+                path: rendered(),
+                reason: source.to_string(),
+            })?;
+        }
+        let mut outputs = Vec::new();
+        if is_derivation {
+            // A store object may be called `x.drv` without being one (a directory, say).
+            if let Some(text) = kept.as_deref().and_then(nar::file_contents) {
+                let parsed = derivation::parse(self.store_dir, &self.info.path, text)?;
+                self.output_paths.check(&self.info.path, &parsed, self.lookup)?;
+                outputs = derivation::outputs(&parsed)?
+                    .into_iter()
+                    .filter_map(|(name, path)| Some((name, path?)))
+                    .collect();
+            }
+        }
+        self.progress.path(&self.info.path);
+        Ok(Verified { info: self.info.clone(), outputs })
+    }
+}
+
+/// Reads at most the promised number of bytes and takes account of them.
+struct CheckedNar<'a> {
+    nar: &'a mut dyn Read,
+    remaining: u64,
+    hasher: NarHasher,
+    content_address: Option<ContentAddressHasher>,
+    kept: Option<Vec<u8>>,
+    progress: &'a dyn Progress,
+}
+
+impl Read for CheckedNar<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let limit = usize::try_from(self.remaining).unwrap_or(usize::MAX).min(buffer.len());
+        let Some(buffer) = buffer.get_mut(..limit).filter(|buffer| !buffer.is_empty()) else {
+            return Ok(0);
+        };
+        let count = self.nar.read(buffer)?;
+        let bytes = buffer.get(..count).unwrap_or_default();
+        self.remaining -= bytes.len() as u64;
+        self.hasher.update(bytes);
+        if let Some(content_address) = &mut self.content_address {
+            content_address.update(bytes);
+        }
+        if let Some(kept) = &mut self.kept {
+            kept.extend_from_slice(bytes);
+        }
+        self.progress.bytes(bytes.len() as u64);
+        Ok(count)
+    }
+}
+
+/// Reads a NAR that has to hold one plain file, checks its hash, and returns the file's contents.
+///
+/// # Errors
+/// When it is too large ([`MAX_DERIVATION_NAR`]), is not what `info` says, or holds another kind
+/// of object.
+pub fn read_single_file(
+    store_dir: &StoreDir,
+    info: &PathInfo,
+    nar: &mut dyn Read,
+) -> Result<Vec<u8>> {
+    let path = || store_dir.render_path(&info.path);
+    if info.nar_size > MAX_DERIVATION_NAR {
+        return Err(Error::MalformedNar {
+            path: path(),
+            reason: format!("{} bytes is too large for a derivation", info.nar_size),
+        });
+    }
+    let mut bytes = Vec::new();
+    nar.take(info.nar_size)
+        .read_to_end(&mut bytes)
+        .map_err(Error::io(format!("read the NAR of {}", path())))?;
+    let found = NarHash::of(&bytes);
+    if found != info.nar_hash {
+        return Err(Error::WrongNarHash {
+            path: path(),
+            expected: info.nar_hash.to_string(),
+            found: found.to_string(),
+        });
+    }
+    nar::file_contents(&bytes).map(<[u8]>::to_vec).ok_or_else(|| Error::MalformedNar {
+        path: path(),
+        reason: "it is not a single plain file".to_owned(),
+    })
+}

@@ -1,0 +1,77 @@
+//! The one operation that moves paths from a store to wherever they go.
+
+use std::collections::BTreeMap;
+
+use ferry_formats::keys::SecretKey;
+use ferry_formats::{PathInfo, StorePath};
+
+use crate::admission::{self, Checks, Plan};
+use crate::progress::Progress;
+use crate::{Destination, Error, Result, Store};
+
+/// What a copy did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CopyReport {
+    /// Paths added.
+    pub added: usize,
+    /// Paths that were there already.
+    pub present: usize,
+    /// Bytes of NAR added.
+    pub nar_size: u64,
+}
+
+/// Copies `paths` (not their closure: compute that first) from one store to a destination, each
+/// after its references. Every path gets a signature by each of `sign_with` on the way.
+///
+/// Nothing is written unless everything fits ([`admission::plan`]); what has become valid before
+/// a failure stays, and a second copy goes on from there.
+///
+/// # Errors
+/// When a path is not in the source, does not fit the destination, or is not what it should be.
+pub fn copy(
+    source: &dyn Store,
+    destination: &dyn Destination,
+    paths: BTreeMap<StorePath, PathInfo>,
+    sign_with: &[SecretKey],
+    progress: &dyn Progress,
+) -> Result<CopyReport> {
+    if source.store_dir() != destination.store_dir() {
+        return Err(Error::StoreDirMismatch {
+            source_store: source.describe(),
+            source_dir: source.store_dir().to_string(),
+            destination: destination.describe(),
+            destination_dir: destination.store_dir().to_string(),
+        });
+    }
+    let mut offered = paths;
+    for info in offered.values_mut() {
+        for key in sign_with {
+            info.sign(source.store_dir(), key);
+        }
+    }
+    let plan = admission::plan(offered, destination)?;
+    let report = CopyReport {
+        added: plan.infos().len(),
+        present: plan.present(),
+        nar_size: plan.nar_size(),
+    };
+    progress.begin("copying", report.added as u64, report.nar_size);
+    let outcome = transfer(source, destination, &plan, progress);
+    progress.end();
+    outcome.map(|()| report)
+}
+
+fn transfer(
+    source: &dyn Store,
+    destination: &dyn Destination,
+    plan: &Plan,
+    progress: &dyn Progress,
+) -> Result<()> {
+    let mut checks = Checks::new(destination.store_dir().clone(), |path: &StorePath| {
+        destination.derivation_text(path).map_err(|error| error.to_string())
+    });
+    let mut writer = destination.writer(plan)?;
+    source
+        .read_nars(plan.infos(), &mut |info, nar| writer.add(checks.admit(info, nar, progress)))?;
+    writer.finish()
+}

@@ -1,0 +1,306 @@
+//! A store behind a Nix daemon, over its socket or over the standard streams of a command such as
+//! `nix-daemon --stdio`.
+
+mod connection;
+mod wire;
+mod writer;
+
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use ferry_formats::keys::Signature;
+use ferry_formats::{ContentAddress, NarHash, PathInfo, StoreDir, StorePath};
+
+pub use connection::Trusted;
+
+use crate::admission::Plan;
+use crate::store::NarVisitor;
+use crate::{Destination, Error, Protection, Result, SignatureCheck, Store, StoreWriter};
+use connection::{Connection, Operation};
+use wire::{read_bool, read_string, read_strings, read_u64, write_bytes, write_u64};
+
+/// Where a daemon is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// A Unix socket.
+    Socket(PathBuf),
+    /// A command that speaks the protocol on its standard streams.
+    Command(Vec<String>),
+}
+
+/// What is asked of a daemon on each connection.
+#[derive(Clone, Debug, Default)]
+pub struct DaemonOptions {
+    /// Ask it not to check signatures. It obeys only users whom it trusts.
+    pub no_check_signatures: bool,
+    /// How much it should say: Nix's verbosity levels, 0 (errors) to 7.
+    pub verbosity: u64,
+    /// Settings for the connection. It takes most of them only from users whom it trusts.
+    pub settings: Vec<(String, String)>,
+}
+
+/// A store behind a daemon.
+pub struct DaemonStore {
+    address: Address,
+    store_dir: StoreDir,
+    options: DaemonOptions,
+    idle: Mutex<Vec<Connection>>,
+}
+
+/// How many requests are sent before their answers are read. Few enough for both directions to
+/// fit in the buffers of a socket.
+const PIPELINE: usize = 64;
+
+impl DaemonStore {
+    /// The store of the daemon at `address`. Connects when first asked something.
+    #[must_use]
+    pub fn new(address: Address, store_dir: StoreDir, options: DaemonOptions) -> Self {
+        Self { address, store_dir, options, idle: Mutex::default() }
+    }
+
+    /// Nix's version on the other side, and whether it trusts us.
+    ///
+    /// # Errors
+    /// When it cannot be reached.
+    pub fn hello(&self) -> Result<(String, Trusted)> {
+        self.with(|connection| Ok((connection.nix_version.clone(), connection.trusted)))
+    }
+
+    /// Tells the daemon that `link`, which points into the store, is a garbage collector root.
+    ///
+    /// # Errors
+    /// When it cannot be reached or refuses.
+    pub fn add_indirect_root(&self, link: &Path) -> Result<()> {
+        let link = link.to_string_lossy().into_owned();
+        self.with(|connection| {
+            connection.request(Operation::AddIndirectRoot, &[&link])?;
+            connection.talk(|connection| read_u64(&mut connection.reader)).map(drop)
+        })
+    }
+
+    fn connect(&self) -> Result<Connection> {
+        let describe = Store::describe(self);
+        let mut connection = match &self.address {
+            Address::Socket(socket) => Connection::connect(socket, &describe)?,
+            Address::Command(command) => Connection::spawn(command, &describe)?,
+        };
+        self.set_options(&mut connection)?;
+        Ok(connection)
+    }
+
+    fn set_options(&self, connection: &mut Connection) -> Result<()> {
+        let verbosity = self.options.verbosity;
+        connection.send(Operation::SetOptions, &[])?;
+        connection.talk(|connection| {
+            // keep failed, keep going, fall back, verbosity, jobs, silent time, build hook,
+            // verbose builds, log type, build trace, cores, substitutes
+            for number in [0, 0, 0, verbosity, 1, 0, 1, 0, 0, 0, 0, 0] {
+                write_u64(&mut connection.writer, number)?;
+            }
+            write_u64(&mut connection.writer, self.options.settings.len() as u64)?;
+            for (name, value) in &self.options.settings {
+                write_bytes(&mut connection.writer, name.as_bytes())?;
+                write_bytes(&mut connection.writer, value.as_bytes())?;
+            }
+            io::Write::flush(&mut connection.writer)
+        })?;
+        connection.answer(&crate::progress::Silent)
+    }
+
+    /// Lends a connection. One on which anything failed is in an unknown state and is closed.
+    fn with<T>(&self, exchange: impl FnOnce(&mut Connection) -> Result<T>) -> Result<T> {
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut connection = match idle {
+            Some(connection) => connection,
+            None => self.connect()?,
+        };
+        let answer = exchange(&mut connection)?;
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+        Ok(answer)
+    }
+
+    fn parse_path(&self, text: &str) -> Result<StorePath> {
+        self.store_dir.parse_path(text.as_bytes()).map_err(|source| Error::Protocol {
+            daemon: Store::describe(self),
+            reason: format!("`{text}`: {source}"),
+        })
+    }
+
+    fn parse_paths(&self, texts: &[String]) -> Result<Vec<StorePath>> {
+        texts.iter().map(|text| self.parse_path(text)).collect()
+    }
+
+    /// Asks for path infos, several at a time.
+    fn path_infos(&self, paths: &[StorePath]) -> Result<Vec<Option<PathInfo>>> {
+        let mut infos = Vec::with_capacity(paths.len());
+        self.with(|connection| {
+            for paths in paths.chunks(PIPELINE) {
+                for path in paths {
+                    let path = self.store_dir.render_path(path);
+                    connection.send(Operation::QueryPathInfo, &[&path])?;
+                }
+                connection.talk(|connection| io::Write::flush(&mut connection.writer))?;
+                for path in paths {
+                    connection.answer(&crate::progress::Silent)?;
+                    infos.push(self.read_path_info(connection, path)?);
+                }
+            }
+            Ok(())
+        })?;
+        Ok(infos)
+    }
+
+    fn read_path_info(
+        &self,
+        connection: &mut Connection,
+        path: &StorePath,
+    ) -> Result<Option<PathInfo>> {
+        let raw = connection.talk(|connection| {
+            let reader = &mut connection.reader;
+            if !read_bool(reader)? {
+                return Ok(None);
+            }
+            let deriver = read_string(reader)?;
+            let nar_hash = read_string(reader)?;
+            let references = read_strings(reader)?;
+            read_u64(reader)?; // registration time
+            let nar_size = read_u64(reader)?;
+            read_bool(reader)?; // whether it was built there
+            let signatures = read_strings(reader)?;
+            let ca = read_string(reader)?;
+            Ok(Some((deriver, nar_hash, references, nar_size, signatures, ca)))
+        })?;
+        let Some((deriver, nar_hash, references, nar_size, signatures, ca)) = raw else {
+            return Ok(None);
+        };
+        let bad = |what: &str, reason: String| {
+            connection.protocol(format!("{what} of {}: {reason}", self.store_dir.render_path(path)))
+        };
+        let mut references = self.parse_paths(&references)?;
+        references.sort();
+        let mut signatures = signatures
+            .iter()
+            .map(|text| Signature::parse(text).map_err(|e| bad("signature", e.to_string())))
+            .collect::<Result<Vec<_>>>()?;
+        signatures.sort();
+        Ok(Some(PathInfo {
+            path: path.clone(),
+            nar_hash: NarHash::parse(&nar_hash).map_err(|e| bad("NAR hash", e.to_string()))?,
+            nar_size,
+            references,
+            deriver: if deriver.is_empty() { None } else { Some(self.parse_path(&deriver)?) },
+            ca: match ca.as_str() {
+                "" => None,
+                ca => Some(
+                    ContentAddress::parse(ca).map_err(|e| bad("content address", e.to_string()))?,
+                ),
+            },
+            signatures,
+        }))
+    }
+}
+
+impl Store for DaemonStore {
+    fn store_dir(&self) -> &StoreDir {
+        &self.store_dir
+    }
+
+    fn describe(&self) -> String {
+        match &self.address {
+            Address::Socket(socket) => format!("the Nix daemon at {}", socket.display()),
+            Address::Command(command) => format!("the Nix daemon behind `{}`", command.join(" ")),
+        }
+    }
+
+    fn path_info(&self, path: &StorePath) -> Result<Option<PathInfo>> {
+        let infos = self.path_infos(std::slice::from_ref(path))?;
+        Ok(infos.into_iter().next().flatten())
+    }
+
+    fn derivers(&self, path: &StorePath) -> Result<Vec<StorePath>> {
+        let path = self.store_dir.render_path(path);
+        let found = self.with(|connection| {
+            connection.request(Operation::QueryValidDerivers, &[&path])?;
+            connection.talk(|connection| read_strings(&mut connection.reader))
+        })?;
+        self.parse_paths(&found)
+    }
+
+    fn read_nars(&self, wanted: &[PathInfo], visit: &mut NarVisitor<'_>) -> Result<()> {
+        // The answer is the bare NAR: only its promised size says where it ends.
+        for info in wanted {
+            let path = self.store_dir.render_path(&info.path);
+            self.with(|connection| {
+                connection.request(Operation::NarFromPath, &[&path])?;
+                let mut nar = (&mut connection.reader).take(info.nar_size);
+                visit(info, &mut nar)?;
+                if nar.limit() > 0 {
+                    return Err(Error::WrongNarSize {
+                        path,
+                        expected: info.nar_size,
+                        found: info.nar_size - nar.limit(),
+                    });
+                }
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+
+    fn protect(&self, paths: &[StorePath]) -> Result<Protection> {
+        // Temporary roots live as long as the connection on which they were asked for.
+        let mut connection = self.connect()?;
+        for paths in paths.chunks(PIPELINE) {
+            for path in paths {
+                connection.send(Operation::AddTempRoot, &[&self.store_dir.render_path(path)])?;
+            }
+            connection.talk(|connection| io::Write::flush(&mut connection.writer))?;
+            for _ in paths {
+                connection.answer(&crate::progress::Silent)?;
+                connection.talk(|connection| read_u64(&mut connection.reader))?;
+            }
+        }
+        let present = self.path_infos(paths)?;
+        match paths.iter().zip(present).find(|(_, info)| info.is_none()) {
+            Some((path, _)) => Err(Error::NotValid {
+                path: self.store_dir.render_path(path),
+                store: Store::describe(self),
+            }),
+            None => Ok(Protection::by(connection)),
+        }
+    }
+}
+
+impl Destination for DaemonStore {
+    fn store_dir(&self) -> &StoreDir {
+        &self.store_dir
+    }
+
+    fn describe(&self) -> String {
+        Store::describe(self)
+    }
+
+    fn present(&self, paths: &[StorePath]) -> Result<Vec<Option<PathInfo>>> {
+        self.path_infos(paths)
+    }
+
+    fn derivation_text(&self, path: &StorePath) -> Result<Vec<u8>> {
+        Store::derivation_text(self, path)
+    }
+
+    fn signature_check(&self) -> SignatureCheck<'_> {
+        SignatureCheck::ByDestination
+    }
+
+    fn writer<'a>(&'a self, plan: &'a Plan) -> Result<Box<dyn StoreWriter + 'a>> {
+        let connection = self.connect()?;
+        if self.options.no_check_signatures && connection.trusted == Trusted::No {
+            // It would ignore the wish without a word, and refuse the first unsigned path.
+            return Err(Error::NotTrustedByDaemon { daemon: Store::describe(self) });
+        }
+        let writer =
+            writer::DaemonWriter::begin(self, connection, plan, self.options.no_check_signatures)?;
+        Ok(Box::new(writer))
+    }
+}

@@ -1,0 +1,254 @@
+//! What can go wrong with a store.
+
+use std::io;
+
+use ferry_formats::derivation::DerivationError;
+use thiserror::Error;
+
+/// Shorthand for this crate's results.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// A failure, with the path, offset or address at which it happened. The command line adds what
+/// to do next.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system refused something.
+    #[error("cannot {action}: {source}")]
+    Io {
+        /// What was attempted, with the file it was attempted on.
+        action: String,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// A store has no such path.
+    #[error("path {path} is not valid in {store}")]
+    NotValid {
+        /// The path asked for.
+        path: String,
+        /// The store asked.
+        store: String,
+    },
+    /// A path that would be added refers to something that is neither there nor coming.
+    #[error(
+        "path {path} refers to {reference}, which is neither in {store} nor among the paths to be added"
+    )]
+    MissingReference {
+        /// The path that would be added.
+        path: String,
+        /// What it refers to.
+        reference: String,
+        /// The store it would be added to.
+        store: String,
+    },
+    /// Several paths needed on the other side are not there.
+    #[error("{} of the paths needed are not in {store}:\n{}", paths.len(), paths.join("\n"))]
+    MissingPaths {
+        /// The absent paths.
+        paths: Vec<String>,
+        /// The store asked.
+        store: String,
+    },
+    /// The destination already holds another object under this path.
+    #[error(
+        "path {path} is already valid in {store} with NAR hash {present}; the one offered has {offered}"
+    )]
+    Conflict {
+        /// The path.
+        path: String,
+        /// The store that has it.
+        store: String,
+        /// NAR hash of what is there.
+        present: String,
+        /// NAR hash of what was offered.
+        offered: String,
+    },
+    /// No signature by a trusted key, and not content-addressed.
+    #[error(
+        "path {path} lacks a signature by a trusted key (it is signed by: {})",
+        if signed_by.is_empty() { "nobody".to_owned() } else { signed_by.join(", ") }
+    )]
+    Untrusted {
+        /// The path.
+        path: String,
+        /// Names of the keys that did sign it.
+        signed_by: Vec<String>,
+    },
+    /// The NAR that arrived is not the one described.
+    #[error("path {path}: its NAR has hash {found}, and should have {expected}")]
+    WrongNarHash {
+        /// The path.
+        path: String,
+        /// The hash in its path info.
+        expected: String,
+        /// The hash of what was read.
+        found: String,
+    },
+    /// The NAR that arrived is longer or shorter than described.
+    #[error("path {path}: its NAR ends after {found} bytes, and should have {expected}")]
+    WrongNarSize {
+        /// The path.
+        path: String,
+        /// The size in its path info.
+        expected: u64,
+        /// The bytes there were.
+        found: u64,
+    },
+    /// A NAR that breaks the format.
+    #[error("path {path}: malformed NAR: {reason}")]
+    MalformedNar {
+        /// The path.
+        path: String,
+        /// What the decoder met.
+        reason: String,
+    },
+    /// The content does not have the content address that it claims.
+    #[error("path {path}: {reason}")]
+    WrongContentAddress {
+        /// The path.
+        path: String,
+        /// Claimed and found.
+        reason: String,
+    },
+    /// A derivation that cannot be read or is not valid.
+    #[error(transparent)]
+    Derivation(#[from] DerivationError),
+    /// References go round in a circle that is not a path's reference to itself.
+    #[error("the references of {path} lead back to it")]
+    ReferenceCycle {
+        /// A path on the circle.
+        path: String,
+    },
+    /// The store's database cannot be read or written.
+    #[error("database {database}: {reason}")]
+    Database {
+        /// The database file.
+        database: String,
+        /// SQLite's message, or what about its contents is wrong.
+        reason: String,
+    },
+    /// A store of a version that is not known here.
+    #[error("{store} has schema version {found}; only version {known} can be written")]
+    SchemaVersion {
+        /// The store.
+        store: String,
+        /// What its `schema` file says.
+        found: String,
+        /// The version known.
+        known: u32,
+    },
+    /// The daemon reported an error of its own.
+    #[error("{daemon} says: {message}")]
+    Daemon {
+        /// Which daemon.
+        daemon: String,
+        /// Its message, with its traces.
+        message: String,
+    },
+    /// The daemon does not speak the protocol as it should.
+    #[error("{daemon}: {reason}")]
+    Protocol {
+        /// Which daemon.
+        daemon: String,
+        /// What was met.
+        reason: String,
+    },
+    /// Signatures should not be checked, and the daemon would check them all the same.
+    #[error("{daemon} does not trust this user, so it checks signatures whatever it is told")]
+    NotTrustedByDaemon {
+        /// Which daemon.
+        daemon: String,
+    },
+    /// A store address that is not understood.
+    #[error("`{uri}` is not a store address: {reason}")]
+    BadUri {
+        /// What was given.
+        uri: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// An installable that is not understood, or names nothing.
+    #[error("`{installable}`: {reason}")]
+    BadInstallable {
+        /// What was given.
+        installable: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// An output that has not been built.
+    #[error("output `{output}` of {derivation} is not built: {path} is not valid in {store}")]
+    NotBuilt {
+        /// The derivation.
+        derivation: String,
+        /// The output's name.
+        output: String,
+        /// Its path.
+        path: String,
+        /// The store asked.
+        store: String,
+    },
+    /// No derivation is known to have produced a path.
+    #[error("no deriver of {path} is known in {store}, so its recipe cannot be found")]
+    NoDeriver {
+        /// The path.
+        path: String,
+        /// The store asked.
+        store: String,
+    },
+    /// The two ends keep their paths under different directories.
+    #[error(
+        "{source_store} keeps its paths in {source_dir}, and {destination} in {destination_dir}: paths cannot move between them"
+    )]
+    StoreDirMismatch {
+        /// The store read from.
+        source_store: String,
+        /// Its logical store directory.
+        source_dir: String,
+        /// The store written to.
+        destination: String,
+        /// Its logical store directory.
+        destination_dir: String,
+    },
+    /// A setting in `nix.conf` that cannot be used.
+    #[error("{file}: setting `{setting}`: {reason}")]
+    Setting {
+        /// The file or variable it stands in.
+        file: String,
+        /// Its name.
+        setting: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A failure in another kind of source or destination, with its own message.
+    #[error(transparent)]
+    Other(Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl Error {
+    /// For `map_err`: names what was attempted on which file.
+    pub fn io(action: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let action = action.into();
+        move |source| Self::Io { action, source }
+    }
+
+    /// Like [`Error::io`], for reading NARs: a store's reader hands its own failures through
+    /// [`io::Error`], and they come out again here.
+    pub fn reading(action: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let action = action.into();
+        move |source| match source.downcast::<Self>() {
+            Ok(inner) => inner,
+            Err(source) => Self::Io { action, source },
+        }
+    }
+
+    /// Like [`Error::io`], for the error type of system calls.
+    pub(crate) fn os(action: impl Into<String>) -> impl FnOnce(rustix::io::Errno) -> Self {
+        let action = action.into();
+        move |source| Self::Io { action, source: source.into() }
+    }
+
+    /// Wraps the failure of a source or destination that lives in another crate.
+    pub fn other(source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::Other(Box::new(source))
+    }
+}

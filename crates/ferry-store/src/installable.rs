@@ -1,0 +1,182 @@
+//! Installables: the ways to name what is to be carried.
+//!
+//! A store path, a path below one, or a link that leads to one; a derivation, `x.drv`; its
+//! outputs, `x.drv^out,dev` or `x.drv^*`. Anything else (`FLAKE#attr`) has to be evaluated, and
+//! only Nix can do that.
+
+use std::path::{Component, Path, PathBuf};
+
+use ferry_formats::{StoreDir, StorePath};
+
+use crate::{Error, Result};
+
+/// Which outputs of a derivation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outputs {
+    /// All of them: `^*`.
+    All,
+    /// These: `^out,dev`.
+    Named(Vec<String>),
+}
+
+/// An installable that names something in a store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Installable {
+    /// A store path itself; for a derivation, the `.drv` file.
+    Path(StorePath),
+    /// Outputs of a derivation.
+    Outputs(StorePath, Outputs),
+}
+
+/// What an argument turned out to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Parsed {
+    /// Something in a store.
+    Installable(Installable),
+    /// Something that Nix has to evaluate first.
+    NeedsEvaluation,
+}
+
+/// Follows at most this many links, as the kernel does.
+const MAX_LINKS: usize = 40;
+
+/// Reads an argument. `working_directory` is where relative paths start.
+///
+/// # Errors
+/// [`Error::BadInstallable`] when it names a path that is not in the store.
+pub fn parse(text: &str, store_dir: &StoreDir, working_directory: &Path) -> Result<Parsed> {
+    let bad = |reason: String| Error::BadInstallable { installable: text.to_owned(), reason };
+    // `!` is how Nix wrote `^` before 2.13, and how nix-instantiate still prints it.
+    let (place, outputs) = match text.rsplit_once(['^', '!']) {
+        Some((place, outputs)) => (place, Some(parse_outputs(outputs).map_err(bad)?)),
+        None => (text, None),
+    };
+    let looks_like_a_path = place.starts_with(['/', '.']) && !place.contains('#');
+    let path = if let Ok(path) = StorePath::from_basename(place.as_bytes()) {
+        path
+    } else if looks_like_a_path || working_directory.join(place).is_symlink() {
+        resolve(&working_directory.join(place), store_dir).map_err(bad)?
+    } else {
+        return Ok(Parsed::NeedsEvaluation);
+    };
+    let installable = match outputs {
+        None => Installable::Path(path),
+        Some(outputs) if path.is_derivation() => Installable::Outputs(path, outputs),
+        Some(_) => return Err(bad("only a derivation (`….drv`) has outputs".to_owned())),
+    };
+    Ok(Parsed::Installable(installable))
+}
+
+fn parse_outputs(text: &str) -> std::result::Result<Outputs, String> {
+    if text == "*" {
+        return Ok(Outputs::All);
+    }
+    let names: Vec<String> = text.split(',').map(str::to_owned).collect();
+    match names.iter().find(|name| name.is_empty()) {
+        None => Ok(Outputs::Named(names)),
+        Some(_) => Err("outputs are written `^*` or `^NAME,NAME`".to_owned()),
+    }
+}
+
+/// The store path that a file name leads to: itself, the one it is in, or the one that links
+/// lead to.
+fn resolve(path: &Path, store_dir: &StoreDir) -> std::result::Result<StorePath, String> {
+    let mut path = path.to_owned();
+    for _ in 0..MAX_LINKS {
+        if let Some(found) = in_store(&path, store_dir) {
+            return found.map_err(|source| source.to_string());
+        }
+        match first_link(&path)? {
+            Some(target) => path = target,
+            None => return Err(format!("{} is not in {store_dir}", path.display())),
+        }
+    }
+    Err("too many symbolic links".to_owned())
+}
+
+fn in_store(
+    path: &Path,
+    store_dir: &StoreDir,
+) -> Option<std::result::Result<StorePath, ferry_formats::StorePathError>> {
+    let Some(Component::Normal(name)) =
+        path.strip_prefix(store_dir.as_str()).ok()?.components().next()
+    else {
+        return None;
+    };
+    Some(StorePath::from_basename(name.as_encoded_bytes()))
+}
+
+/// Replaces the first link on the way to `path` by what it points to.
+fn first_link(path: &Path) -> std::result::Result<Option<PathBuf>, String> {
+    let mut walked = PathBuf::new();
+    let mut components = path.components();
+    while let Some(component) = components.next() {
+        match component {
+            Component::ParentDir => {
+                walked.pop();
+                continue;
+            }
+            Component::CurDir => continue,
+            component => walked.push(component),
+        }
+        let metadata =
+            walked.symlink_metadata().map_err(|error| format!("{}: {error}", walked.display()))?;
+        if metadata.is_symlink() {
+            let target =
+                walked.read_link().map_err(|error| format!("{}: {error}", walked.display()))?;
+            walked.pop();
+            return Ok(Some(walked.join(target).join(components.as_path())));
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    const BASE: &str = "00000000000000000000000000000000-x";
+
+    fn path(name: &str) -> StorePath {
+        StorePath::from_basename(name.as_bytes()).unwrap()
+    }
+
+    fn parsed(text: &str) -> Result<Parsed> {
+        parse(text, &StoreDir::default(), Path::new("/"))
+    }
+
+    #[test]
+    fn outputs_are_named_behind_a_caret() {
+        let drv = format!("{BASE}.drv");
+        let expect = |outputs| Parsed::Installable(Installable::Outputs(path(&drv), outputs));
+        assert_eq!(parsed(&format!("/nix/store/{drv}^*")).unwrap(), expect(Outputs::All));
+        let named = Outputs::Named(vec!["out".into(), "dev".into()]);
+        assert_eq!(parsed(&format!("{drv}^out,dev")).unwrap(), expect(named));
+        assert!(parsed(&format!("/nix/store/{BASE}^out")).is_err());
+        assert!(parsed(&format!("/nix/store/{drv}^")).is_err());
+    }
+
+    #[test]
+    fn a_path_below_a_store_path_and_a_chain_of_links_lead_to_it() {
+        let expect = Parsed::Installable(Installable::Path(path(BASE)));
+        assert_eq!(parsed(&format!("/nix/store/{BASE}/bin/x")).unwrap(), expect);
+
+        let directory = tempfile::tempdir().unwrap();
+        symlink(format!("/nix/store/{BASE}"), directory.path().join("result")).unwrap();
+        symlink("result", directory.path().join("again")).unwrap();
+        symlink(directory.path(), directory.path().join("loop")).unwrap();
+        let at = |text: &str| parse(text, &StoreDir::default(), directory.path());
+        assert_eq!(at("./result").unwrap(), expect);
+        assert_eq!(at("result").unwrap(), expect);
+        assert_eq!(at("./loop/again").unwrap(), expect);
+        assert!(at("./loop").is_err());
+    }
+
+    #[test]
+    fn a_flake_reference_is_left_to_nix() {
+        assert_eq!(parsed("nixpkgs#hello").unwrap(), Parsed::NeedsEvaluation);
+        assert_eq!(parsed(".#hello").unwrap(), Parsed::NeedsEvaluation);
+    }
+}

@@ -1,0 +1,274 @@
+//! Reading a store's SQLite database, whoever else is using it.
+//!
+//! Nix keeps the database in write-ahead mode, which needs a shared-memory file beside it even to
+//! read. Three situations, tried in this order:
+//!
+//! 1. The files can be used as they are: an ordinary read-only connection, which sees a
+//!    consistent state while others write.
+//! 2. They cannot (a read-only mount, a user who may not write there), and there is no
+//!    write-ahead log with anything in it: the database file is all there is, and is read as
+//!    immutable. Should it change meanwhile after all, the query is made again.
+//! 3. They cannot, and there is a log, whose contents belong to the database: both are copied
+//!    into a temporary directory and read there.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use ferry_formats::keys::Signature;
+use ferry_formats::{ContentAddress, NarHash, PathInfo, StoreDir, StorePath};
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
+
+use crate::{Error, Result};
+
+/// How long to wait for a writer that holds the database.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(60);
+/// How often a query is made again when the file under it changed.
+const MAX_RETRIES: u32 = 100;
+
+/// A store's database, open for reading.
+pub(super) struct Database {
+    file: PathBuf,
+    store_dir: StoreDir,
+    state: Mutex<State>,
+}
+
+struct State {
+    connection: Connection,
+    mode: Mode,
+}
+
+enum Mode {
+    /// SQLite's own locking takes care of writers.
+    Shared,
+    /// Read without locks; this was the file when it was opened.
+    Immutable(Fingerprint),
+    /// A private copy, which lives as long as the connection.
+    Copy { _directory: tempfile::TempDir },
+}
+
+/// What changes when a file is written to.
+#[derive(PartialEq)]
+struct Fingerprint(Vec<Option<(SystemTime, u64)>>);
+
+impl Fingerprint {
+    fn of(database: &Path) -> Self {
+        let stat = |file: &Path| {
+            let metadata = fs::metadata(file).ok()?;
+            Some((metadata.modified().ok()?, metadata.len()))
+        };
+        Self(vec![stat(database), stat(&beside(database, "-wal"))])
+    }
+}
+
+fn beside(database: &Path, suffix: &str) -> PathBuf {
+    let mut name = database.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+impl Database {
+    /// Opens the database `file` of a store whose paths are below `store_dir`.
+    ///
+    /// # Errors
+    /// When it is not there, cannot be read, or is not a store's database.
+    pub(super) fn open(file: &Path, store_dir: &StoreDir) -> Result<Self> {
+        let state = open(file)?;
+        Ok(Self { file: file.to_owned(), store_dir: store_dir.clone(), state: Mutex::new(state) })
+    }
+
+    /// What the database says about a path.
+    pub(super) fn path_info(&self, path: &StorePath) -> Result<Option<PathInfo>> {
+        let rendered = self.store_dir.render_path(path);
+        let row = self.query(|connection| read_row(connection, &rendered))?;
+        row.map(|row| self.parse_row(path, row)).transpose()
+    }
+
+    /// The valid derivations that have `output` as an output.
+    pub(super) fn derivers(&self, output: &StorePath) -> Result<Vec<StorePath>> {
+        let rendered = self.store_dir.render_path(output);
+        let rows = self.query(|connection| {
+            let mut statement = connection.prepare_cached(
+                "select v.path from DerivationOutputs d join ValidPaths v on d.drv = v.id \
+                 where d.path = ? order by v.path",
+            )?;
+            let rows = statement.query_map([&rendered], |row| row.get::<_, String>(0))?;
+            rows.collect::<rusqlite::Result<Vec<_>>>()
+        })?;
+        rows.iter().map(|text| self.parse_path(text)).collect()
+    }
+
+    /// Runs a query, again if the file changed while it was read without locks.
+    fn query<T>(&self, run: impl Fn(&Connection) -> rusqlite::Result<T>) -> Result<T> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        for _ in 0..MAX_RETRIES {
+            let outcome = in_one_transaction(&state.connection, &run);
+            let Mode::Immutable(opened) = &state.mode else {
+                return outcome.map_err(|error| database_error(&self.file, &error));
+            };
+            if *opened == Fingerprint::of(&self.file) {
+                return outcome.map_err(|error| database_error(&self.file, &error));
+            }
+            *state = open(&self.file)?;
+        }
+        Err(Error::Database {
+            database: self.file.display().to_string(),
+            reason: "it keeps changing while it is read without locks; ask the daemon instead \
+                     (`--store daemon`) or read it as a user who may write beside it"
+                .to_owned(),
+        })
+    }
+
+    fn parse_row(&self, path: &StorePath, row: Row) -> Result<PathInfo> {
+        let bad = |what: &str, reason: String| Error::Database {
+            database: self.file.display().to_string(),
+            reason: format!("{what} of {}: {reason}", self.store_dir.render_path(path)),
+        };
+        let nar_hash = NarHash::parse(&row.hash).map_err(|e| bad("hash", e.to_string()))?;
+        let nar_size =
+            u64::try_from(row.nar_size.unwrap_or(0)).map_err(|e| bad("narSize", e.to_string()))?;
+        let ca = match row.ca.as_deref() {
+            None | Some("") => None,
+            Some(text) => Some(ContentAddress::parse(text).map_err(|e| bad("ca", e.to_string()))?),
+        };
+        let mut signatures = row
+            .sigs
+            .unwrap_or_default()
+            .split_whitespace()
+            .map(|text| Signature::parse(text).map_err(|e| bad("sigs", e.to_string())))
+            .collect::<Result<Vec<_>>>()?;
+        signatures.sort();
+        let deriver = match row.deriver.as_deref() {
+            None | Some("") => None,
+            Some(text) => Some(self.parse_path(text)?),
+        };
+        let mut references =
+            row.references.iter().map(|text| self.parse_path(text)).collect::<Result<Vec<_>>>()?;
+        references.sort();
+        Ok(PathInfo { path: path.clone(), nar_hash, nar_size, references, deriver, ca, signatures })
+    }
+
+    fn parse_path(&self, text: &str) -> Result<StorePath> {
+        self.store_dir.parse_path(text.as_bytes()).map_err(|source| Error::Database {
+            database: self.file.display().to_string(),
+            reason: format!("`{text}`: {source}"),
+        })
+    }
+}
+
+struct Row {
+    hash: String,
+    deriver: Option<String>,
+    nar_size: Option<i64>,
+    sigs: Option<String>,
+    ca: Option<String>,
+    references: Vec<String>,
+}
+
+fn read_row(connection: &Connection, path: &str) -> rusqlite::Result<Option<Row>> {
+    let mut statement = connection.prepare_cached(
+        "select id, hash, deriver, narSize, sigs, ca from ValidPaths where path = ?",
+    )?;
+    let found = statement
+        .query_row([path], |row| {
+            let id: i64 = row.get(0)?;
+            let record = Row {
+                hash: row.get(1)?,
+                deriver: row.get(2)?,
+                nar_size: row.get(3)?,
+                sigs: row.get(4)?,
+                ca: row.get(5)?,
+                references: Vec::new(),
+            };
+            Ok((id, record))
+        })
+        .optional()?;
+    let Some((id, mut record)) = found else { return Ok(None) };
+    let mut statement = connection.prepare_cached(
+        "select path from Refs join ValidPaths on reference = id where referrer = ?",
+    )?;
+    let rows = statement.query_map(params![id], |row| row.get::<_, String>(0))?;
+    record.references = rows.collect::<rusqlite::Result<_>>()?;
+    Ok(Some(record))
+}
+
+/// The statements of one query see one state of the database.
+fn in_one_transaction<T>(
+    connection: &Connection,
+    run: &impl Fn(&Connection) -> rusqlite::Result<T>,
+) -> rusqlite::Result<T> {
+    let transaction = connection.unchecked_transaction()?;
+    let result = run(&transaction)?;
+    transaction.finish()?;
+    Ok(result)
+}
+
+fn open(file: &Path) -> Result<State> {
+    if let Err(source) = fs::metadata(file) {
+        return Err(Error::Io {
+            action: format!("open the store database {}", file.display()),
+            source,
+        });
+    }
+    match connect(file, "") {
+        Ok(connection) => return Ok(State { connection, mode: Mode::Shared }),
+        Err(error) => tracing::debug!(%error, database = %file.display(), "not usable in place"),
+    }
+    let log_size = fs::metadata(beside(file, "-wal")).map_or(0, |metadata| metadata.len());
+    if log_size == 0 {
+        let fingerprint = Fingerprint::of(file);
+        let connection =
+            connect(file, "?immutable=1").map_err(|error| database_error(file, &error))?;
+        return Ok(State { connection, mode: Mode::Immutable(fingerprint) });
+    }
+    open_copy(file)
+}
+
+fn open_copy(file: &Path) -> Result<State> {
+    let directory = tempfile::Builder::new()
+        .prefix("ferry-database-")
+        .tempdir()
+        .map_err(Error::io("make a temporary directory for a copy of the store database"))?;
+    let copy = directory.path().join("db.sqlite");
+    for suffix in ["", "-wal"] {
+        let from = beside(file, suffix);
+        fs::copy(&from, beside(&copy, suffix))
+            .map_err(Error::io(format!("copy {} to read it", from.display())))?;
+    }
+    let connection = connect(&copy, "").map_err(|error| database_error(file, &error))?;
+    Ok(State { connection, mode: Mode::Copy { _directory: directory } })
+}
+
+/// Connects read-only and makes sure that the database can really be read that way.
+fn connect(file: &Path, parameters: &str) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
+        | OpenFlags::SQLITE_OPEN_URI
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(uri(file, parameters), flags)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.set_prepared_statement_cache_capacity(16);
+    connection.query_row("select count(*) from (select 1 from ValidPaths limit 1)", [], |row| {
+        row.get::<_, i64>(0)
+    })?;
+    Ok(connection)
+}
+
+/// A `file:` URI, in which SQLite wants `?`, `#` and `%` escaped.
+fn uri(file: &Path, parameters: &str) -> String {
+    let mut text = String::from("file:");
+    for character in file.to_string_lossy().chars() {
+        match character {
+            '%' => text.push_str("%25"),
+            '?' => text.push_str("%3f"),
+            '#' => text.push_str("%23"),
+            other => text.push(other),
+        }
+    }
+    text.push_str(parameters);
+    text
+}
+
+pub(super) fn database_error(file: &Path, error: &rusqlite::Error) -> Error {
+    Error::Database { database: file.display().to_string(), reason: error.to_string() }
+}

@@ -1,0 +1,116 @@
+//! The shape of a store on disk: directories, schema version, tables.
+//!
+//! The tables are those of Nix's `schema.sql` at schema version 10, which every Nix since 2.0
+//! reads and writes; newer versions add what else they want when they first open the store.
+
+use std::fs;
+use std::path::Path;
+
+use rusqlite::{Connection, OpenFlags};
+
+use super::database::database_error;
+use super::layout::Layout;
+use crate::{Error, Result};
+
+/// The only schema version that is written.
+pub(super) const SCHEMA_VERSION: u32 = 10;
+
+const TABLES: &str = "
+create table if not exists ValidPaths (
+    id               integer primary key autoincrement not null,
+    path             text unique not null,
+    hash             text not null,
+    registrationTime integer not null,
+    deriver          text,
+    narSize          integer,
+    ultimate         integer,
+    sigs             text,
+    ca               text
+);
+create table if not exists Refs (
+    referrer  integer not null,
+    reference integer not null,
+    primary key (referrer, reference),
+    foreign key (referrer) references ValidPaths(id) on delete cascade,
+    foreign key (reference) references ValidPaths(id) on delete restrict
+);
+create index if not exists IndexReference on Refs(reference);
+create trigger if not exists DeleteSelfRefs before delete on ValidPaths
+  begin
+    delete from Refs where referrer = old.id and reference = old.id;
+  end;
+create table if not exists DerivationOutputs (
+    drv  integer not null,
+    id   text not null,
+    path text not null,
+    primary key (drv, id),
+    foreign key (drv) references ValidPaths(id) on delete cascade
+);
+create index if not exists IndexDerivationOutputs on DerivationOutputs(path);
+";
+
+/// Makes the directories of a store that are not there yet.
+pub(super) fn create_directories(layout: &Layout) -> Result<()> {
+    let state = &layout.state_dir;
+    let directories = [
+        layout.real_store_dir.clone(),
+        layout.real_store_dir.join(".links"),
+        state.join("db"),
+        state.join("temproots"),
+        state.join("gcroots/per-user"),
+        state.join("profiles/per-user"),
+    ];
+    for directory in directories {
+        fs::create_dir_all(&directory)
+            .map_err(Error::io(format!("make the directory {}", directory.display())))?;
+    }
+    Ok(())
+}
+
+/// Opens a store's database for writing, and makes it where there is none.
+pub(super) fn open_for_writing(layout: &Layout) -> Result<Connection> {
+    let schema_file = layout.state_dir.join("db/schema");
+    let file = layout.database();
+    let found = match fs::read_to_string(&schema_file) {
+        Ok(text) => Some(text.trim().to_owned()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(error) => {
+            return Err(Error::io(format!("read {}", schema_file.display()))(error));
+        }
+    };
+    let known = SCHEMA_VERSION.to_string();
+    if let Some(found) = found.as_ref().filter(|found| **found != known) {
+        return Err(Error::SchemaVersion {
+            store: layout.describe(),
+            found: found.clone(),
+            known: SCHEMA_VERSION,
+        });
+    }
+    let connection = connect(&file).map_err(|error| database_error(&file, &error))?;
+    if found.is_none() {
+        connection.execute_batch(TABLES).map_err(|error| database_error(&file, &error))?;
+        // Written last, and at once: with it the store is one.
+        let new = schema_file.with_extension("new");
+        fs::write(&new, &known)
+            .and_then(|()| fs::File::open(&new)?.sync_all())
+            .and_then(|()| fs::rename(&new, &schema_file))
+            .map_err(Error::io(format!("write {}", schema_file.display())))?;
+    }
+    Ok(connection)
+}
+
+fn connect(file: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+        | OpenFlags::SQLITE_OPEN_CREATE
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(file, flags)?;
+    connection.busy_timeout(std::time::Duration::from_secs(3600))?;
+    connection.execute_batch(
+        "pragma synchronous = normal;
+         pragma main.journal_mode = wal;
+         pragma wal_autocheckpoint = 40000;
+         pragma foreign_keys = 1;",
+    )?;
+    connection.set_prepared_statement_cache_capacity(16);
+    Ok(connection)
+}

@@ -1,0 +1,146 @@
+//! What a store is, and what takes paths in.
+
+use std::io::Read;
+
+use ferry_formats::{PathInfo, StoreDir, StorePath};
+
+use crate::admission::{Admitted, Plan};
+use crate::trust::TrustPolicy;
+use crate::{Error, Result};
+
+/// Called once for each NAR, with a reader of it.
+pub type NarVisitor<'a> = dyn FnMut(&PathInfo, &mut dyn Read) -> Result<()> + 'a;
+
+/// Something that can be asked for path infos and NARs.
+pub trait Store {
+    /// The logical directory that its paths begin with, usually `/nix/store`.
+    fn store_dir(&self) -> &StoreDir;
+
+    /// What to call it in a message, such as ``local store `/nix` ``.
+    fn describe(&self) -> String;
+
+    /// What it records about a path, or `None` where the path is not valid in it.
+    ///
+    /// # Errors
+    /// When the store cannot be asked.
+    fn path_info(&self, path: &StorePath) -> Result<Option<PathInfo>>;
+
+    /// The valid derivations that have `path` as an output.
+    ///
+    /// # Errors
+    /// When the store cannot be asked.
+    fn derivers(&self, path: &StorePath) -> Result<Vec<StorePath>>;
+
+    /// Reads the NARs of `wanted`, each once, references before their referrers provided that
+    /// `wanted` is in such an order. A store that can only be read from front to back keeps its
+    /// own order, which is one too.
+    ///
+    /// # Errors
+    /// When a NAR cannot be read, and whatever `visit` fails with.
+    fn read_nars(&self, wanted: &[PathInfo], visit: &mut NarVisitor<'_>) -> Result<()>;
+
+    /// Keeps `paths` from the garbage collector for as long as the answer lives. Stores that
+    /// nothing collects have nothing to do.
+    ///
+    /// # Errors
+    /// When the store has a collector and cannot be told.
+    fn protect(&self, _paths: &[StorePath]) -> Result<Protection> {
+        Ok(Protection::default())
+    }
+
+    /// What it records about a path that has to be there.
+    ///
+    /// # Errors
+    /// [`Error::NotValid`] when it is not, or when the store cannot be asked.
+    fn require(&self, path: &StorePath) -> Result<PathInfo> {
+        self.path_info(path)?.ok_or_else(|| Error::NotValid {
+            path: self.store_dir().render_path(path),
+            store: self.describe(),
+        })
+    }
+
+    /// The text of a derivation that has to be there.
+    ///
+    /// # Errors
+    /// When it is not valid or cannot be read.
+    fn derivation_text(&self, path: &StorePath) -> Result<Vec<u8>> {
+        let info = self.require(path)?;
+        let mut text = Vec::new();
+        self.read_nars(std::slice::from_ref(&info), &mut |info, nar| {
+            text = crate::admission::read_single_file(self.store_dir(), info, nar)?;
+            Ok(())
+        })?;
+        Ok(text)
+    }
+}
+
+/// Holds paths alive; dropping it lets go.
+#[derive(Default)]
+pub struct Protection {
+    _held: Option<Box<dyn std::any::Any>>,
+}
+
+impl Protection {
+    /// Protection that lasts as long as `held` does.
+    pub(crate) fn by(held: impl std::any::Any) -> Self {
+        Self { _held: Some(Box::new(held)) }
+    }
+}
+
+/// Who looks at the signatures of what arrives.
+#[derive(Clone, Copy, Debug)]
+pub enum SignatureCheck<'a> {
+    /// The copy does, by this policy, before it writes anything.
+    Here(&'a TrustPolicy),
+    /// The destination does, by settings of its own (a daemon).
+    ByDestination,
+    /// Nobody: nothing becomes valid by being written there (a bundle).
+    NotNeeded,
+}
+
+/// Something that takes store paths in.
+pub trait Destination {
+    /// The logical directory that its paths begin with.
+    fn store_dir(&self) -> &StoreDir;
+
+    /// What to call it in a message.
+    fn describe(&self) -> String;
+
+    /// What it already has of `paths`, in the same order.
+    ///
+    /// # Errors
+    /// When it cannot be asked.
+    fn present(&self, paths: &[StorePath]) -> Result<Vec<Option<PathInfo>>>;
+
+    /// The text of a derivation that it has.
+    ///
+    /// # Errors
+    /// When it does not have it, or cannot be asked.
+    fn derivation_text(&self, path: &StorePath) -> Result<Vec<u8>>;
+
+    /// Who checks signatures.
+    fn signature_check(&self) -> SignatureCheck<'_>;
+
+    /// Begins to take in what the plan lists, in its order.
+    ///
+    /// # Errors
+    /// When it cannot be written to.
+    fn writer<'a>(&'a self, plan: &'a Plan) -> Result<Box<dyn StoreWriter + 'a>>;
+}
+
+/// Takes in the paths of one plan. Dropped before [`finish`](StoreWriter::finish), it leaves
+/// behind only whole, valid paths, or nothing.
+pub trait StoreWriter {
+    /// Reads one NAR to its end and keeps the object. The proof of
+    /// [`Admitted::verify`](crate::admission::Admitted::verify) is what lets it become valid.
+    ///
+    /// # Errors
+    /// When the NAR is not what was promised or cannot be kept.
+    fn add(&mut self, admitted: Admitted<'_>) -> Result<()>;
+
+    /// Makes everything taken in valid, for good.
+    ///
+    /// # Errors
+    /// When that cannot be done.
+    fn finish(self: Box<Self>) -> Result<()>;
+}

@@ -1,0 +1,233 @@
+//! Store addresses, as Nix writes them, and opening what they name.
+//!
+//! | address | store |
+//! |---|---|
+//! | `auto` | the local store where its state may be written, else the daemon |
+//! | `local`, `local?root=…&store=…&state=…&real=…` | a store on disk |
+//! | `/path`, `./path` | a chroot store: as if that directory were `/` |
+//! | `daemon`, `unix:///path/to/socket` | the daemon |
+//! | `exec:COMMAND` | a command that speaks the daemon protocol, such as `exec:nix-daemon --stdio` |
+
+use std::path::{Path, PathBuf};
+
+use ferry_formats::StoreDir;
+use rustix::fs::Access;
+
+use crate::daemon::{Address, DaemonOptions, DaemonStore};
+use crate::local::{Layout, LocalStore};
+use crate::trust::TrustPolicy;
+use crate::{Destination, Error, Result, Store};
+
+/// What the environment says about the system's store: the variables that Nix reads, handed in.
+#[derive(Clone, Debug, Default)]
+pub struct Surroundings {
+    /// `NIX_STORE_DIR`.
+    pub store_dir: Option<String>,
+    /// `NIX_STATE_DIR`.
+    pub state_dir: Option<PathBuf>,
+    /// `NIX_DAEMON_SOCKET_PATH`.
+    pub daemon_socket: Option<PathBuf>,
+    /// The directory that relative addresses start from.
+    pub working_directory: PathBuf,
+}
+
+/// A parsed address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreUri {
+    /// A store on disk.
+    Local(Layout),
+    /// A daemon, and the logical directory of its store.
+    Daemon(Address, StoreDir),
+}
+
+/// An opened store of either kind.
+pub enum OpenStore {
+    /// On disk.
+    Local(LocalStore),
+    /// Behind a daemon.
+    Daemon(DaemonStore),
+}
+
+impl OpenStore {
+    /// To read from.
+    #[must_use]
+    pub fn store(&self) -> &dyn Store {
+        match self {
+            Self::Local(store) => store,
+            Self::Daemon(store) => store,
+        }
+    }
+
+    /// To write to.
+    #[must_use]
+    pub fn destination(&self) -> &dyn Destination {
+        match self {
+            Self::Local(store) => store,
+            Self::Daemon(store) => store,
+        }
+    }
+}
+
+impl StoreUri {
+    /// Parses an address; `auto` is decided here, by what exists and may be written.
+    ///
+    /// # Errors
+    /// [`Error::BadUri`].
+    pub fn parse(text: &str, surroundings: &Surroundings) -> Result<Self> {
+        let bad = |reason: &str| Error::BadUri { uri: text.to_owned(), reason: reason.to_owned() };
+        let system = system_layout(surroundings).map_err(|reason| bad(&reason))?;
+        let socket =
+            || surroundings.daemon_socket.clone().unwrap_or_else(|| system.daemon_socket());
+        if let Some(command) = text.strip_prefix("exec:") {
+            let command: Vec<String> = command.split_whitespace().map(str::to_owned).collect();
+            if command.is_empty() {
+                return Err(bad("it names no command"));
+            }
+            return Ok(Self::Daemon(Address::Command(command), system.store_dir));
+        }
+        let (place, parameters) = text.split_once('?').unwrap_or((text, ""));
+        let parameters: Vec<(String, String)> =
+            form_urlencoded::parse(parameters.replace('+', "%2B").as_bytes())
+                .into_owned()
+                .collect();
+        match place {
+            "" | "auto" => {
+                let writable = may_write(&system.state_dir);
+                if !writable && socket().exists() {
+                    return Ok(Self::Daemon(Address::Socket(socket()), system.store_dir));
+                }
+                local(system, &parameters).map_err(|reason| bad(&reason))
+            }
+            "local" => local(system, &parameters).map_err(|reason| bad(&reason)),
+            "daemon" => Ok(Self::Daemon(Address::Socket(socket()), system.store_dir)),
+            place => {
+                if let Some(path) = place.strip_prefix("unix://") {
+                    let root = parameters.iter().find(|(name, _)| name == "root");
+                    let mut layout = system;
+                    if let Some((_, root)) = root {
+                        layout = Layout::chroot(Path::new(root));
+                    }
+                    let socket =
+                        if path.is_empty() { layout.daemon_socket() } else { PathBuf::from(path) };
+                    return Ok(Self::Daemon(Address::Socket(socket), layout.store_dir));
+                }
+                let path = place.strip_prefix("local://").unwrap_or(place);
+                if path.starts_with('/')
+                    || path.starts_with("./")
+                    || path == "."
+                    || path.starts_with("../")
+                {
+                    let root = surroundings.working_directory.join(path);
+                    let chroot = Layout::below(Some(root), system.store_dir);
+                    return local(chroot, &parameters).map_err(|reason| bad(&reason));
+                }
+                Err(bad(
+                    "known are `auto`, `local`, `daemon`, `unix://SOCKET`, `exec:COMMAND`, and a \
+                     directory written with a `/` or `./` in front",
+                ))
+            }
+        }
+    }
+
+    /// Opens the store. Nothing is read or created yet.
+    #[must_use]
+    pub fn open(self, trust: TrustPolicy, options: DaemonOptions) -> OpenStore {
+        match self {
+            Self::Local(layout) => OpenStore::Local(LocalStore::new(layout, trust)),
+            Self::Daemon(address, store_dir) => {
+                OpenStore::Daemon(DaemonStore::new(address, store_dir, options))
+            }
+        }
+    }
+}
+
+fn system_layout(surroundings: &Surroundings) -> std::result::Result<Layout, String> {
+    let mut layout = match &surroundings.store_dir {
+        None => Layout::system(),
+        Some(directory) => Layout::below(None, parse_store_dir(directory)?),
+    };
+    if let Some(state_dir) = &surroundings.state_dir {
+        layout.state_dir.clone_from(state_dir);
+    }
+    Ok(layout)
+}
+
+fn parse_store_dir(text: &str) -> std::result::Result<StoreDir, String> {
+    StoreDir::new(text).map_err(|source| source.to_string())
+}
+
+/// Applies the parameters of a `local` address.
+fn local(
+    mut layout: Layout,
+    parameters: &[(String, String)],
+) -> std::result::Result<StoreUri, String> {
+    let find = |name: &str| parameters.iter().find(|(key, _)| key == name).map(|(_, value)| value);
+    if let Some(unknown) = parameters
+        .iter()
+        .find(|(name, _)| !matches!(name.as_str(), "root" | "store" | "state" | "real"))
+    {
+        return Err(format!("the parameter `{}` is not known", unknown.0));
+    }
+    let root = find("root").map(PathBuf::from);
+    let store_dir = find("store").map(|text| parse_store_dir(text)).transpose()?;
+    if root.is_some() || store_dir.is_some() {
+        let root = root.or(layout.root);
+        layout = Layout::below(root, store_dir.unwrap_or(layout.store_dir));
+    }
+    if let Some(state) = find("state") {
+        layout.state_dir = PathBuf::from(state);
+    }
+    if let Some(real) = find("real") {
+        layout.real_store_dir = PathBuf::from(real);
+    }
+    Ok(StoreUri::Local(layout))
+}
+
+fn may_write(directory: &Path) -> bool {
+    rustix::fs::access(directory, Access::READ_OK | Access::WRITE_OK).is_ok()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<StoreUri> {
+        let surroundings =
+            Surroundings { working_directory: PathBuf::from("/work"), ..Surroundings::default() };
+        StoreUri::parse(text, &surroundings)
+    }
+
+    fn layout(text: &str) -> Layout {
+        match parse(text).unwrap() {
+            StoreUri::Local(layout) => layout,
+            StoreUri::Daemon(..) => panic!("{text} is a daemon"),
+        }
+    }
+
+    #[test]
+    fn a_chroot_store_keeps_its_logical_directory() {
+        for text in ["/island", "local?root=/island", "local?root=%2Fisland"] {
+            let layout = layout(text);
+            assert_eq!(layout.store_dir, StoreDir::default(), "{text}");
+            assert_eq!(layout.real_store_dir, Path::new("/island/nix/store"), "{text}");
+            assert_eq!(layout.state_dir, Path::new("/island/nix/var/nix"), "{text}");
+        }
+        assert_eq!(layout("./a+b").real_store_dir, Path::new("/work/./a+b/nix/store"));
+    }
+
+    #[test]
+    fn every_place_can_be_set_apart() {
+        let layout = layout("local?store=/gnu/store&state=/var/guix&real=/mnt/store");
+        assert_eq!(layout.store_dir.as_str(), "/gnu/store");
+        assert_eq!(layout.state_dir, Path::new("/var/guix"));
+        assert_eq!(layout.real_store_dir, Path::new("/mnt/store"));
+    }
+
+    #[test]
+    fn what_is_not_known_is_refused() {
+        for text in ["ftp://x", "local?rot=/x", "nix", "exec:", "local?store=relative"] {
+            assert!(matches!(parse(text), Err(Error::BadUri { .. })), "{text}");
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! The test world: computers with a real Nix on them, a small internet, and generated graphs.
+//!
+//! For ferry's end-to-end tests and its benchmark only. Everything here panics with a message
+//! that says what was being done when something goes wrong, as a test wants.
+//!
+//! * [`World`] finds the Debian roots that hold the three real Nix versions, or makes them.
+//! * [`Machine`] is one isolated computer on such a root: its own `/nix`, `/root`, `/work`,
+//!   `/tmp` and `/etc/nix`. Its commands see no network unless they ask for it.
+//! * [`Daemon`] is a real `nix-daemon` that runs on a machine.
+//! * [`Origin`] is the internet: an HTTP server on loopback that counts its requests.
+//! * [`crossing`], [`big_graph`] and [`trees`] fill a machine with something to carry.
+//!
+//! ```no_run
+//! use ferry_test_world::{Machine, NixVersion, World};
+//!
+//! let Some(world) = World::open() else { return };
+//! let machine = Machine::new(&world, NixVersion::V2_26);
+//! let version = machine.command("nix-store").arg("--version").ok();
+//! assert!(version.contains("2.26"));
+//! ```
+//!
+//! Needs root, and Linux with mount, network and process namespaces.
+
+mod big_graph;
+mod command;
+pub mod crossing;
+mod daemon;
+mod machine;
+mod namespaces;
+mod origin;
+mod outcome;
+mod running;
+pub mod trees;
+mod version;
+mod world;
+
+pub use big_graph::{BigGraph, big_graph};
+pub use command::MachineCommand;
+pub use daemon::Daemon;
+pub use machine::Machine;
+pub use origin::Origin;
+pub use outcome::{Outcome, Usage};
+pub use running::Running;
+// What Running::signal takes.
+pub use rustix::process::Signal;
+pub use version::NixVersion;
+pub use world::World;

@@ -15,7 +15,7 @@ mirror=${FERRY_TEST_MIRROR:-http://deb.debian.org/debian}
 packages=(nix-bin bash-static ca-certificates git)
 
 # Every machine mounts directories of its own over these.
-mount_points=(nix work opt/bin etc/nix root tmp var/tmp run proc dev)
+mount_points=(nix data opt/bin etc/nix root tmp var/tmp run proc dev)
 
 # twice COMMAND...: once more after a pause when it fails, for a mirror that hiccups.
 twice() {

@@ -1,1 +1,32 @@
-//! Placeholder
+//! The bundle: store paths in one file.
+//!
+//! `docs/bundle-format.md` specifies the file. In short: a head (manifest and index of all store
+//! paths) with its digest and signatures, then the NARs in compressed blocks, then a digest of
+//! the whole. Everything that decides what becomes valid stands in the head, so a reader that has
+//! checked the head can take the NARs one by one, each checked against the index, from a stream
+//! that it sees only once.
+//!
+//! A [`Bundle`] is a [`Store`](ferry_store::Store) and a [`BundleWriter`] a
+//! [`Destination`](ferry_store::Destination): packing and loading are copies.
+
+mod codec;
+mod error;
+mod format;
+mod head;
+mod index;
+mod listing;
+mod manifest;
+mod payload;
+mod pipeline;
+mod reader;
+mod verify;
+mod writer;
+
+pub use error::{BundleError, Result};
+pub use format::VERSION;
+pub use head::HeadDigest;
+pub use listing::{Entry, EntryKind, list_nar};
+pub use manifest::Manifest;
+pub use reader::Bundle;
+pub use verify::{VerifyReport, verify};
+pub use writer::{BundleWriter, PackOptions};

@@ -13,6 +13,8 @@ use crate::{Error, Result};
 /// Which outputs of a derivation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outputs {
+    /// The one called `out`, or all where none is: what Nix means where none is named.
+    Default,
     /// All of them: `^*`.
     All,
     /// These: `^out,dev`.

@@ -112,8 +112,10 @@ fn runtime_roots(store: &dyn Store, installable: &Installable) -> Result<Vec<Sto
     let parsed = derivation::parse(store_dir, drv, &text)?;
     let outputs: BTreeMap<String, Option<StorePath>> =
         derivation::outputs(&parsed)?.into_iter().collect();
+    let out = "out".to_owned();
     let names: Vec<&String> = match wanted {
-        Outputs::All => outputs.keys().collect(),
+        Outputs::Default if outputs.contains_key(&out) => vec![&out],
+        Outputs::Default | Outputs::All => outputs.keys().collect(),
         Outputs::Named(names) => names.iter().collect(),
     };
     let bad = |name: &str, reason: String| Error::BadInstallable {

@@ -194,7 +194,7 @@ mod tests {
 
     fn parse(text: &str) -> Result<StoreUri> {
         let surroundings =
-            Surroundings { working_directory: PathBuf::from("/work"), ..Surroundings::default() };
+            Surroundings { working_directory: PathBuf::from("/base"), ..Surroundings::default() };
         StoreUri::parse(text, &surroundings)
     }
 
@@ -213,7 +213,7 @@ mod tests {
             assert_eq!(layout.real_store_dir, Path::new("/island/nix/store"), "{text}");
             assert_eq!(layout.state_dir, Path::new("/island/nix/var/nix"), "{text}");
         }
-        assert_eq!(layout("./a+b").real_store_dir, Path::new("/work/./a+b/nix/store"));
+        assert_eq!(layout("./a+b").real_store_dir, Path::new("/base/./a+b/nix/store"));
     }
 
     #[test]

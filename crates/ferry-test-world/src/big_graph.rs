@@ -17,11 +17,7 @@ pub struct BigGraph {
 impl BigGraph {
     /// A graph of `n` derivations.
     pub fn new(n: u32) -> Self {
-        Self {
-            n,
-            seed: "0".to_owned(),
-            stdenv_source: "0".to_owned(),
-        }
+        Self { n, seed: "0".to_owned(), stdenv_source: "0".to_owned() }
     }
 
     /// The `nix-instantiate` that writes it.
@@ -39,9 +35,6 @@ impl BigGraph {
 /// one at the top.
 pub fn big_graph(machine: &Machine, n: u32) -> String {
     let path = BigGraph::new(n).command(machine).ok();
-    assert!(
-        path.ends_with(".drv"),
-        "nix-instantiate did not print a .drv: {path}"
-    );
+    assert!(path.ends_with(".drv"), "nix-instantiate did not print a .drv: {path}");
     path
 }

@@ -41,7 +41,7 @@ impl MachineCommand {
             program: program.to_owned(),
             args: Vec::new(),
             env: Vec::new(),
-            directory: "/work".to_owned(),
+            directory: "/data".to_owned(),
             user: None,
             online: false,
             stdin: Input::Nothing,
@@ -57,8 +57,7 @@ impl MachineCommand {
 
     /// Adds arguments.
     pub fn args<S: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
-        self.args
-            .extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
+        self.args.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
         self
     }
 
@@ -68,7 +67,7 @@ impl MachineCommand {
         self
     }
 
-    /// Sets the working directory, a path inside the machine. By default `/work`.
+    /// Sets the working directory, a path inside the machine. By default `/data`.
     pub fn current_dir(mut self, directory: &str) -> Self {
         self.directory = directory.to_owned();
         self
@@ -178,9 +177,7 @@ impl MachineCommand {
     fn way_in(&self) -> Command {
         let namespaces = self.machine.namespaces();
         let mut command = Command::new("nsenter");
-        command
-            .env_clear()
-            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+        command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
         command.arg(format!("--mount={}", namespaces.mounts()));
         if !self.online {
             command.arg(format!("--net={}", namespaces.offline()));
@@ -191,17 +188,13 @@ impl MachineCommand {
         command.arg(self.machine.root());
         if let Some(id) = self.user {
             command.args(["setpriv", "--clear-groups"]);
-            command
-                .arg(format!("--reuid={id}"))
-                .arg(format!("--regid={id}"));
+            command.arg(format!("--reuid={id}")).arg(format!("--regid={id}"));
         }
         command.args(["/usr/bin/env", "-i", "-C", &self.directory, "LC_ALL=C"]);
         command.arg(format!("PATH={PATH}"));
         match self.user {
             None => command.args(["HOME=/root", "USER=root"]),
-            Some(id) => command
-                .arg(format!("HOME={}", self.home_of(id)))
-                .arg("USER=nobody"),
+            Some(id) => command.arg(format!("HOME={}", self.home_of(id))).arg("USER=nobody"),
         };
         for (name, value) in &self.env {
             let mut assignment = OsString::from(name);
@@ -239,9 +232,5 @@ impl MachineCommand {
 }
 
 fn told(outcome: &Outcome) -> String {
-    format!(
-        "--- stdout\n{}\n--- stderr\n{}",
-        outcome.text(),
-        outcome.stderr.trim_end()
-    )
+    format!("--- stdout\n{}\n--- stderr\n{}", outcome.text(), outcome.stderr.trim_end())
 }

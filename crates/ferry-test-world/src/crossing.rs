@@ -10,9 +10,7 @@ pub const DOWNLOAD_HASH: &str = "sha256-J347eSRFtSH70hMbEMmUFwVJybwrVb9n6Xp406z4
 
 /// The bytes of the graph's one download.
 pub fn download() -> Vec<u8> {
-    (0..2000)
-        .flat_map(|line| format!("line {line} of the source\n").into_bytes())
-        .collect()
+    (0..2000).flat_map(|line| format!("line {line} of the source\n").into_bytes()).collect()
 }
 
 /// An origin that serves the download, and nothing else.

@@ -1,6 +1,7 @@
 //! A real `nix-daemon`.
 
 use std::fs::{self, File};
+use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::thread;
@@ -25,13 +26,15 @@ impl Daemon {
         let deadline = Instant::now() + Duration::from_secs(30);
         loop {
             // By way of a descriptor: the path on the host may be too long for a socket.
-            let answer = File::open(&directory).and_then(|open| {
-                UnixStream::connect(format!("/proc/self/fd/{}/socket", open.as_raw_fd()))
-            });
+            let answer = File::open(&directory)
+                .and_then(|open| {
+                    UnixStream::connect(format!("/proc/self/fd/{}/socket", open.as_raw_fd()))
+                })
+                .and_then(greet);
             match answer {
-                Ok(_) => return Self { process },
+                Ok(()) => return Self { process },
                 Err(error) if !process.is_running() || Instant::now() > deadline => panic!(
-                    "the nix-daemon of Nix {} does not accept connections: {error}\n{}",
+                    "the nix-daemon of Nix {} does not answer: {error}\n{}",
                     machine.version(),
                     process.stderr_so_far()
                 ),
@@ -44,4 +47,20 @@ impl Daemon {
     pub fn log(&self) -> String {
         self.process.stderr_so_far()
     }
+}
+
+/// The first words of the protocol. The daemon answers once it has opened the store, and so
+/// made a new one. Without this, the first command could find it still being made, and fail:
+/// real Nix, all three versions, then says that its database is busy, and hangs up.
+fn greet(mut stream: UnixStream) -> io::Result<()> {
+    const CLIENT: u64 = 0x6e69_7863;
+    const DAEMON: u64 = 0x6478_696f;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    stream.write_all(&CLIENT.to_le_bytes())?;
+    let mut answer = [0; 8];
+    stream.read_exact(&mut answer)?;
+    if u64::from_le_bytes(answer) != DAEMON {
+        return Err(io::Error::other("that is no nix-daemon"));
+    }
+    Ok(())
 }

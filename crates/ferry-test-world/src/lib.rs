@@ -4,7 +4,7 @@
 //! that says what was being done when something goes wrong, as a test wants.
 //!
 //! * [`World`] finds the Debian roots that hold the three real Nix versions, or makes them.
-//! * [`Machine`] is one isolated computer on such a root: its own `/nix`, `/root`, `/work`,
+//! * [`Machine`] is one isolated computer on such a root: its own `/nix`, `/root`, `/data`,
 //!   `/tmp` and `/etc/nix`. Its commands see no network unless they ask for it.
 //! * [`Daemon`] is a real `nix-daemon` that runs on a machine.
 //! * [`Origin`] is the internet: an HTTP server on loopback that counts its requests.

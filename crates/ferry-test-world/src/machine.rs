@@ -21,7 +21,7 @@ pub(crate) const PATH: &str = "/opt/bin:/usr/bin:/bin:/usr/sbin:/sbin";
 const OWN: [(&str, &str, u32); 7] = [
     ("nix", "nix", 0o755),
     ("home", "root", 0o700),
-    ("work", "work", 0o755),
+    ("data", "data", 0o755),
     ("tmp", "tmp", 0o1777),
     ("tmp", "var/tmp", 0o1777),
     ("bin", "opt/bin", 0o755),
@@ -36,7 +36,7 @@ experimental-features = nix-command flakes
 substituters =
 ";
 
-/// An isolated computer with a real Nix: an empty store, home and `/work` of its own.
+/// An isolated computer with a real Nix: an empty store, home and `/data` of its own.
 ///
 /// A clone is another handle to the same machine. It goes away, files and all, with its last
 /// handle; with `FERRY_TEST_KEEP` set, its files stay.
@@ -70,17 +70,9 @@ impl Machine {
             binds.push(Bind { from, over });
         }
         let namespaces = Namespaces::make(&root, &binds).unwrap_or_else(|error| {
-            panic!(
-                "cannot make the namespaces of a machine on {}: {error}",
-                root.display()
-            )
+            panic!("cannot make the namespaces of a machine on {}: {error}", root.display())
         });
-        let machine = Self(Arc::new(Inner {
-            version,
-            root,
-            namespaces,
-            dir,
-        }));
+        let machine = Self(Arc::new(Inner { version, root, namespaces, dir }));
         machine.write("/etc/nix/nix.conf", NIX_CONF);
         machine
     }
@@ -124,15 +116,9 @@ impl Machine {
         let program = program.as_ref();
         let to = self.path("/opt/bin").join(name);
         let _ = fs::remove_file(&to);
-        fs::hard_link(program, &to)
-            .or_else(|_| fs::copy(program, &to).map(drop))
-            .unwrap_or_else(|error| {
-                panic!(
-                    "cannot install {} as {}: {error}",
-                    program.display(),
-                    to.display()
-                )
-            });
+        fs::hard_link(program, &to).or_else(|_| fs::copy(program, &to).map(drop)).unwrap_or_else(
+            |error| panic!("cannot install {} as {}: {error}", program.display(), to.display()),
+        );
     }
 
     /// Where on the host a path inside the machine is.
@@ -151,11 +137,7 @@ impl Machine {
                 let rest = inside.strip_prefix(Path::new("/").join(over)).ok()?;
                 // Joining an empty path would add a slash at the end.
                 let dir = self.0.dir.path().join(own);
-                Some(if rest.as_os_str().is_empty() {
-                    dir
-                } else {
-                    dir.join(rest)
-                })
+                Some(if rest.as_os_str().is_empty() { dir } else { dir.join(rest) })
             })
             .unwrap_or_else(|| panic!("{} is not in a machine's own directories", inside.display()))
     }
@@ -178,32 +160,21 @@ impl Machine {
     /// Copies a file or a directory of the host inside, with its permissions.
     pub fn copy_in(&self, host: impl AsRef<Path>, inside: impl AsRef<Path>) {
         let (from, to) = (host.as_ref(), self.path(inside));
-        let status = to
-            .parent()
-            .map_or(Ok(()), fs::create_dir_all)
-            .and_then(|()| {
-                std::process::Command::new("cp")
-                    .args(["-a", "-T", "--"])
-                    .arg(from)
-                    .arg(&to)
-                    .status()
-            });
+        let status = to.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| {
+            std::process::Command::new("cp").args(["-a", "-T", "--"]).arg(from).arg(&to).status()
+        });
         match status {
             Ok(status) if status.success() => {}
-            other => panic!(
-                "cannot copy {} to {}: {other:?}",
-                from.display(),
-                to.display()
-            ),
+            other => panic!("cannot copy {} to {}: {other:?}", from.display(), to.display()),
         }
     }
 
-    /// Puts the Nix expressions of `tests/nix` into `/work/nix`, once; returns where `name` is.
+    /// Puts the Nix expressions of `tests/nix` into `/data/nix`, once; returns where `name` is.
     pub fn expression(&self, name: &str) -> String {
-        if !self.path("/work/nix").exists() {
-            self.copy_in(repository().join("tests/nix"), "/work/nix");
+        if !self.path("/data/nix").exists() {
+            self.copy_in(repository().join("tests/nix"), "/data/nix");
         }
-        let inside = format!("/work/nix/{name}");
+        let inside = format!("/data/nix/{name}");
         assert!(self.path(&inside).exists(), "there is no tests/nix/{name}");
         inside
     }

@@ -39,10 +39,7 @@ impl Namespaces {
                     // SAFETY: unshares nothing that Rust's own I/O safety rests on (no file
                     // descriptor table), and only for this thread, which ends here.
                     unsafe { unshare_unsafe(UnshareFlags::NEWNS | UnshareFlags::NEWNET) }?;
-                    mount_change(
-                        "/",
-                        MountPropagationFlags::REC | MountPropagationFlags::PRIVATE,
-                    )?;
+                    mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)?;
                     assemble(root, binds)?;
                     raise_loopback()?;
                     Ok(Self {
@@ -77,13 +74,7 @@ fn assemble(root: &Path, binds: &[Bind]) -> io::Result<()> {
         mount_bind(&bind.from, root.join(bind.over))?;
     }
     mount_bind_recursive("/dev", root.join("dev"))?;
-    mount(
-        "tmpfs",
-        root.join("run"),
-        "tmpfs",
-        MountFlags::NOSUID,
-        c"mode=755",
-    )?;
+    mount("tmpfs", root.join("run"), "tmpfs", MountFlags::NOSUID, c"mode=755")?;
     Ok(())
 }
 

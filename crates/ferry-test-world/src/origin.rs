@@ -35,19 +35,13 @@ impl Origin {
         let state = Arc::new(Mutex::new(State::default()));
         let shared = Arc::clone(&state);
         let listener = Some(thread::spawn(move || accept(&listener, &shared)));
-        Self {
-            address,
-            state,
-            listener,
-        }
+        Self { address, state, listener }
     }
 
     /// Serves `bytes` at `path`, which starts with a slash.
     pub fn serve(&self, path: &str, bytes: impl Into<Vec<u8>>) {
         assert!(path.starts_with('/'), "{path} does not start with a slash");
-        lock(&self.state)
-            .files
-            .insert(path.to_owned(), bytes.into().into());
+        lock(&self.state).files.insert(path.to_owned(), bytes.into().into());
     }
 
     /// Its address as a URL, without a slash at the end.
@@ -111,9 +105,7 @@ fn accept(listener: &TcpListener, state: &Arc<Mutex<State>>) {
             // A client that hangs up in the middle is its own business.
             let _ = answer_all(&stream, &state);
             let _ = stream.shutdown(Shutdown::Both);
-            lock(&state)
-                .connections
-                .retain(|other| other.peer_addr().ok() != peer);
+            lock(&state).connections.retain(|other| other.peer_addr().ok() != peer);
         });
     }
 }
@@ -156,10 +148,7 @@ fn answer_all(stream: &TcpStream, state: &Mutex<State>) -> io::Result<()> {
             }
         };
         let ending = if close { "Connection: close\r\n" } else { "" };
-        let head = format!(
-            "HTTP/1.1 {status}\r\nContent-Length: {}\r\n{ending}\r\n",
-            body.len()
-        );
+        let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n{ending}\r\n", body.len());
         let mut writer = stream;
         if method == "HEAD" {
             writer.write_all(head.as_bytes())?;

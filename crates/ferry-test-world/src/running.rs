@@ -41,9 +41,8 @@ impl Running {
         command.env("FERRY_TEST_ENTERING", "1");
         let floor = own_peak_rss();
         let started = Instant::now();
-        let mut child = command
-            .spawn()
-            .unwrap_or_else(|error| panic!("cannot start {what}: {error}"));
+        let mut child =
+            command.spawn().unwrap_or_else(|error| panic!("cannot start {what}: {error}"));
         let stdin_writer = stdin.zip(child.stdin.take()).map(|(bytes, mut pipe)| {
             thread::spawn(move || {
                 // A command may well end without reading all of its input.
@@ -116,11 +115,7 @@ impl Running {
             }
             thread::sleep(Duration::from_millis(1));
         }
-        panic!(
-            "cannot signal {}: it is not running\n{}",
-            self.what,
-            self.stderr_so_far()
-        );
+        panic!("cannot signal {}: it is not running\n{}", self.what, self.stderr_so_far());
     }
 
     /// Kills it at once, with all that it started (`SIGKILL`); they are gone when this returns.
@@ -141,18 +136,10 @@ impl Running {
         self.ended = true;
         usage.wall = self.started.elapsed();
         usage.peak_rss_floor = self.floor;
-        for thread in [self.stdin_writer.take(), self.stderr_reader.take()]
-            .into_iter()
-            .flatten()
-        {
+        for thread in [self.stdin_writer.take(), self.stderr_reader.take()].into_iter().flatten() {
             let _ = thread.join();
         }
-        Outcome {
-            status,
-            stdout,
-            stderr: self.stderr_so_far(),
-            usage,
-        }
+        Outcome { status, stdout, stderr: self.stderr_so_far(), usage }
     }
 
     /// Kills the first process of the namespace, and with it all others there: it only counts
@@ -233,11 +220,7 @@ fn own_peak_rss() -> u64 {
     status
         .lines()
         .find_map(|line| {
-            line.strip_prefix("VmHWM:")?
-                .trim()
-                .strip_suffix(" kB")?
-                .parse::<u64>()
-                .ok()
+            line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok()
         })
         .map_or(0, |kilobytes| kilobytes * 1024)
 }
@@ -251,8 +234,5 @@ fn only_child(parent: u32) -> Option<u32> {
 /// machine does is to drop the environment that has the mark.
 fn is_entering(process: u32) -> bool {
     let environment = fs::read(format!("/proc/{process}/environ")).unwrap_or_default();
-    environment.is_empty()
-        || environment
-            .split(|&byte| byte == 0)
-            .any(|entry| entry == ENTERING)
+    environment.is_empty() || environment.split(|&byte| byte == 0).any(|entry| entry == ENTERING)
 }

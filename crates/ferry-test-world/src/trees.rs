@@ -35,9 +35,7 @@ impl Noise {
 
 /// Adds a file of `bytes` pseudo-random bytes to the store, and returns its store path.
 pub fn add_large_file(machine: &Machine, bytes: u64) -> String {
-    add(machine, &format!("large-{bytes}"), |path| {
-        write_noise(path, &mut Noise::new(bytes), bytes)
-    })
+    add(machine, &format!("large-{bytes}"), |path| write_noise(path, &mut Noise::new(bytes), bytes))
 }
 
 /// Adds a directory of `count` files with `bytes` pseudo-random bytes each, a hundred to a
@@ -61,13 +59,13 @@ pub fn add_many_files(machine: &Machine, count: u32, bytes: u64) -> String {
 
 /// Makes `name` with `make` and adds it to the store with `nix-store --add`.
 pub fn add(machine: &Machine, name: &str, make: impl FnOnce(&Path) -> io::Result<()>) -> String {
-    let inside = format!("/work/to-add/{name}");
+    let inside = format!("/data/to-add/{name}");
     let path = machine.path(&inside);
-    fs::create_dir_all(machine.path("/work/to-add"))
+    fs::create_dir_all(machine.path("/data/to-add"))
         .and_then(|()| make(&path))
         .unwrap_or_else(|error| panic!("cannot make {}: {error}", path.display()));
     let added = machine.command("nix-store").args(["--add", &inside]).ok();
-    fs::remove_dir_all(machine.path("/work/to-add"))
+    fs::remove_dir_all(machine.path("/data/to-add"))
         .unwrap_or_else(|error| panic!("cannot remove {}: {error}", path.display()));
     added
 }

@@ -7,9 +7,8 @@ use std::process::Command;
 use crate::NixVersion;
 
 /// What every machine mounts its own directories over; make-roots.sh creates them.
-pub(crate) const MOUNT_POINTS: [&str; 10] = [
-    "nix", "work", "opt/bin", "etc/nix", "root", "tmp", "var/tmp", "run", "proc", "dev",
-];
+pub(crate) const MOUNT_POINTS: [&str; 10] =
+    ["nix", "data", "opt/bin", "etc/nix", "root", "tmp", "var/tmp", "run", "proc", "dev"];
 
 /// The Debian roots, whole and ready to run.
 #[derive(Clone, Debug)]

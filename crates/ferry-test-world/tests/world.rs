@@ -38,36 +38,22 @@ fn crossing_is_the_same_graph_and_the_same_bytes_on_every_version() {
             found.push(crossing::command(&machine, "nix-instantiate", attribute, nowhere).ok());
         }
         let mut origin = crossing::origin();
-        let top = crossing::command(&machine, "nix-build", "c", &origin.url())
-            .online()
-            .ok();
-        assert_eq!(
-            origin.requests_for(crossing::DOWNLOAD_PATH),
-            1,
-            "Nix {version}"
-        );
+        let top = crossing::command(&machine, "nix-build", "c", &origin.url()).online().ok();
+        assert_eq!(origin.requests_for(crossing::DOWNLOAD_PATH), 1, "Nix {version}");
         assert_eq!(origin.requests(), 1, "Nix {version}");
         origin.stop();
 
         let said = machine.command(format!("{top}/bin/hello")).ok();
-        assert!(
-            said.starts_with("hello from the far side\nabove /nix/store/"),
-            "{said}"
-        );
+        assert!(said.starts_with("hello from the far side\nabove /nix/store/"), "{said}");
 
         // c, b, a and multi's out; not the download, and not multi's dev.
-        let mut closure: Vec<_> = query(&machine, &["--requisites", &top])
-            .lines()
-            .map(str::to_owned)
-            .collect();
+        let mut closure: Vec<_> =
+            query(&machine, &["--requisites", &top]).lines().map(str::to_owned).collect();
         closure.sort();
         assert_eq!(closure.len(), 4, "Nix {version}: {closure:?}");
 
         let derivation = query(&machine, &["--deriver", &top]);
-        let outputs = query(
-            &machine,
-            &["--requisites", "--include-outputs", &derivation],
-        );
+        let outputs = query(&machine, &["--requisites", "--include-outputs", &derivation]);
         for path in outputs.lines().filter(|path| !path.ends_with(".drv")) {
             found.push(format!("{path} {}", query(&machine, &["--hash", path])));
         }
@@ -78,12 +64,7 @@ fn crossing_is_the_same_graph_and_the_same_bytes_on_every_version() {
     // Five .drvs; then four sources and six outputs.
     assert_eq!(first.len(), 5 + 4 + 6, "{first:#?}");
     for (version, found) in &seen {
-        assert_eq!(
-            found,
-            first,
-            "Nix {version} differs from Nix {}",
-            NixVersion::ALL[0]
-        );
+        assert_eq!(found, first, "Nix {version} differs from Nix {}", NixVersion::ALL[0]);
     }
 }
 
@@ -93,11 +74,7 @@ fn an_offline_command_cannot_fetch() {
         machine.configure("download-attempts = 1");
         let origin = crossing::origin();
         let outcome = crossing::command(&machine, "nix-build", "fod", &origin.url()).fails();
-        assert!(
-            outcome.stderr.contains("unable to download"),
-            "{}",
-            outcome.stderr
-        );
+        assert!(outcome.stderr.contains("unable to download"), "{}", outcome.stderr);
         assert_eq!(origin.requests(), 0);
     });
 }
@@ -108,14 +85,9 @@ fn a_stopped_origin_refuses_connections() {
         machine.configure("download-attempts = 1");
         let mut origin = crossing::origin();
         origin.stop();
-        let outcome = crossing::command(&machine, "nix-build", "fod", &origin.url())
-            .online()
-            .fails();
-        assert!(
-            outcome.stderr.contains("unable to download"),
-            "{}",
-            outcome.stderr
-        );
+        let outcome =
+            crossing::command(&machine, "nix-build", "fod", &origin.url()).online().fails();
+        assert!(outcome.stderr.contains("unable to download"), "{}", outcome.stderr);
         assert_eq!(origin.requests(), 0);
     });
 }
@@ -124,9 +96,7 @@ fn a_stopped_origin_refuses_connections() {
 fn requests_are_counted_also_when_there_is_no_answer() {
     on_each(|machine| {
         let origin = ferry_test_world::Origin::start();
-        crossing::command(&machine, "nix-build", "fod", &origin.url())
-            .online()
-            .fails();
+        crossing::command(&machine, "nix-build", "fod", &origin.url()).online().fails();
         assert_eq!(origin.requests_for(crossing::DOWNLOAD_PATH), 1);
         assert_eq!(origin.requests_for("/elsewhere"), 0);
     });
@@ -139,19 +109,10 @@ fn offline_commands_of_a_machine_share_a_loopback() {
     let listener = "use IO::Socket; my $s = IO::Socket::INET->new(Listen => 1, LocalAddr => \
          '127.0.0.1') or die; $| = 1; print $s->sockport, \"\\n\"; my $c = $s->accept; print <$c>;";
     let mut server = machine.command("perl").args(["-e", listener]).spawn();
-    let port = server
-        .next_line()
-        .expect("the server says where it listens");
+    let port = server.next_line().expect("the server says where it listens");
     let hello = format!("echo hello >/dev/tcp/127.0.0.1/{port}");
-    machine
-        .command("bash")
-        .args(["-c", &hello])
-        .online()
-        .fails();
-    Machine::new(&world, NixVersion::V2_26)
-        .command("bash")
-        .args(["-c", &hello])
-        .fails();
+    machine.command("bash").args(["-c", &hello]).online().fails();
+    Machine::new(&world, NixVersion::V2_26).command("bash").args(["-c", &hello]).fails();
     machine.command("bash").args(["-c", &hello]).ok();
     assert_eq!(server.wait().text(), "hello");
 }
@@ -159,33 +120,22 @@ fn offline_commands_of_a_machine_share_a_loopback() {
 #[test]
 fn a_daemon_serves_root_and_others() {
     on_each(|machine| {
-        machine.write("/work/file", "a file\n");
+        machine.write("/data/file", "a file\n");
         let daemon = machine.daemon();
         for user in [0, 65534] {
-            let command = machine.command("nix-store").args(["--add", "/work/file"]);
+            let command = machine.command("nix-store").args(["--add", "/data/file"]);
             let path = command.env("NIX_REMOTE", "daemon").user(user).ok();
             assert!(path.ends_with("-file"), "{path}");
         }
         // Without being told: who cannot write to the store goes to the daemon.
-        let path = machine
-            .command("nix-store")
-            .args(["--add", "/work/file"])
-            .user(65534)
-            .ok();
+        let path = machine.command("nix-store").args(["--add", "/data/file"]).user(65534).ok();
         assert!(machine.path(&path).exists());
 
         // The daemon does not believe a user that it does not trust: no unsigned path.
-        let export = machine
-            .command("nix-store")
-            .args(["--export", &path])
-            .succeed()
-            .stdout;
+        let export = machine.command("nix-store").args(["--export", &path]).succeed().stdout;
         machine.command("nix-store").args(["--delete", &path]).ok();
         let import = |user| {
-            let command = machine
-                .command("nix-store")
-                .arg("--import")
-                .stdin(export.clone());
+            let command = machine.command("nix-store").arg("--import").stdin(export.clone());
             command.env("NIX_REMOTE", "daemon").user(user).run()
         };
         let refused = import(65534);
@@ -195,7 +145,7 @@ fn a_daemon_serves_root_and_others() {
         assert!(taken.status.success(), "{}\n{}", taken.stderr, daemon.log());
 
         drop(daemon);
-        let alone = machine.command("nix-store").args(["--add", "/work/file"]);
+        let alone = machine.command("nix-store").args(["--add", "/data/file"]);
         alone.env("NIX_REMOTE", "daemon").fails();
     });
 }
@@ -227,37 +177,20 @@ fn only_an_online_daemon_fetches() {
 #[test]
 fn machines_are_apart_and_the_root_is_read_only() {
     let Some(world) = World::open() else { return };
-    let (one, other) = (
-        Machine::new(&world, NixVersion::V2_8),
-        Machine::new(&world, NixVersion::V2_8),
-    );
+    let (one, other) =
+        (Machine::new(&world, NixVersion::V2_8), Machine::new(&world, NixVersion::V2_8));
     let path = trees::add_large_file(&one, 100_000);
     assert_eq!(one.read(&path).len(), 100_000);
     assert!(!other.path(&path).exists());
-    for directory in [
-        "/nix", "/root", "/work", "/tmp", "/etc/nix", "/var/tmp", "/run",
-    ] {
+    for directory in ["/nix", "/root", "/data", "/tmp", "/etc/nix", "/var/tmp", "/run"] {
         one.command("touch").arg(format!("{directory}/mark")).ok();
-        other
-            .command("test")
-            .args(["!", "-e", &format!("{directory}/mark")])
-            .ok();
+        other.command("test").args(["!", "-e", &format!("{directory}/mark")]).ok();
     }
     let outcome = one.command("touch").arg("/etc/mark").fails();
-    assert!(
-        outcome.stderr.contains("Read-only file system"),
-        "{}",
-        outcome.stderr
-    );
+    assert!(outcome.stderr.contains("Read-only file system"), "{}", outcome.stderr);
     let seen = one.command("ls").arg("/proc").ok();
     // The shell that is process 1, and ls.
-    assert_eq!(
-        seen.lines()
-            .filter(|name| name.parse::<u32>().is_ok())
-            .count(),
-        2,
-        "{seen}"
-    );
+    assert_eq!(seen.lines().filter(|name| name.parse::<u32>().is_ok()).count(), 2, "{seen}");
 }
 
 #[test]
@@ -265,11 +198,7 @@ fn a_machine_takes_its_files_and_mounts_along() {
     let Some(world) = World::open() else { return };
     let machine = Machine::new(&world, NixVersion::V2_34);
     trees::add_many_files(&machine, 250, 100);
-    let home = machine
-        .path("/nix")
-        .parent()
-        .map(std::path::Path::to_owned)
-        .expect("a parent");
+    let home = machine.path("/nix").parent().map(std::path::Path::to_owned).expect("a parent");
     let daemon = machine.daemon();
     drop(machine);
     assert!(home.exists(), "the daemon keeps its machine");
@@ -283,11 +212,11 @@ fn a_machine_takes_its_files_and_mounts_along() {
 fn killing_a_command_kills_what_it_started() {
     let Some(world) = World::open() else { return };
     let machine = Machine::new(&world, NixVersion::V2_26);
-    let script = "setsid sh -c 'while :; do echo beat >>/work/heart; sleep 0.02; done' & \
+    let script = "setsid sh -c 'while :; do echo beat >>/data/heart; sleep 0.02; done' & \
                   echo started; wait";
     let mut running = machine.command("sh").args(["-c", script]).spawn();
     assert_eq!(running.next_line().as_deref(), Some("started"));
-    let heart = machine.path("/work/heart");
+    let heart = machine.path("/data/heart");
     let size = || std::fs::metadata(&heart).map_or(0, |found| found.len());
     wait_until(|| size() > 0);
     running.kill();
@@ -316,33 +245,21 @@ fn commands_get_what_they_are_given() {
     let Some(world) = World::open() else { return };
     let machine = Machine::new(&world, NixVersion::V2_26);
     let env = machine.command("env").env("NAME", "a value").ok();
-    let mut names: Vec<_> = env
-        .lines()
-        .filter_map(|line| line.split('=').next())
-        .collect();
+    let mut names: Vec<_> = env.lines().filter_map(|line| line.split('=').next()).collect();
     names.sort();
     assert_eq!(names, ["HOME", "LC_ALL", "NAME", "PATH", "USER"]);
     let bytes = vec![7; 3_000_000];
-    assert_eq!(
-        machine.command("cat").stdin(bytes.clone()).succeed().stdout,
-        bytes
-    );
+    assert_eq!(machine.command("cat").stdin(bytes.clone()).succeed().stdout, bytes);
     machine.command("true").stdin(bytes.clone()).ok();
-    machine.write("/work/in", "from a file");
+    machine.write("/data/in", "from a file");
     let open = |inside| std::fs::File::open(machine.path(inside)).expect("the file is there");
-    assert_eq!(
-        machine.command("cat").stdin_file(open("/work/in")).ok(),
-        "from a file"
-    );
-    let out = std::fs::File::create(machine.path("/work/out")).expect("the file can be made");
+    assert_eq!(machine.command("cat").stdin_file(open("/data/in")).ok(), "from a file");
+    let out = std::fs::File::create(machine.path("/data/out")).expect("the file can be made");
     assert_eq!(machine.command("pwd").stdout_to(out).ok(), "");
-    assert_eq!(machine.read("/work/out"), b"/work\n");
+    assert_eq!(machine.read("/data/out"), b"/data\n");
     let ids = machine.command("id").arg("-G").user(65534).ok();
     assert_eq!(ids, "65534");
-    let failed = machine
-        .command("sh")
-        .args(["-c", "echo why >&2; exit 7"])
-        .fails();
+    let failed = machine.command("sh").args(["-c", "echo why >&2; exit 7"]).fails();
     assert_eq!((failed.code(), failed.stderr.as_str()), (7, "why\n"));
     machine.install("/bin/true", "a-program-of-the-host");
     machine.command("a-program-of-the-host").ok();
@@ -369,10 +286,7 @@ fn a_big_graph_is_the_same_on_every_version() {
         let machine = Machine::new(&world, version);
         let top = big_graph(&machine, 400);
         let closure = query(&machine, &["--requisites", &top]);
-        let count = closure
-            .lines()
-            .filter(|path| path.ends_with(".drv"))
-            .count();
+        let count = closure.lines().filter(|path| path.ends_with(".drv")).count();
         assert_eq!(count, 400, "Nix {version}");
         seen.push((version, top));
     }

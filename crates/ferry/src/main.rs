@@ -1,1 +1,30 @@
-fn main() {}
+//! `ferry`: carries Nix software across a gap in the network.
+//!
+//! This crate is the command line: it reads arguments and the environment, shows progress, and
+//! turns results into text, JSON and exit codes. What is done is in the libraries below it.
+
+mod bars;
+mod cli;
+mod commands;
+mod context;
+mod evaluate;
+mod failure;
+mod output;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    let arguments = cli::Arguments::parse();
+    tracing_subscriber::fmt()
+        .with_env_filter(arguments.log_filter())
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .without_time()
+        .init();
+    match commands::run(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}

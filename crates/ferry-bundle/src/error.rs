@@ -1,0 +1,90 @@
+//! What can be wrong with a bundle.
+
+use thiserror::Error;
+
+/// Shorthand for this crate's results.
+pub type Result<T> = std::result::Result<T, BundleError>;
+
+/// A bundle that cannot be read, with the place where that was noticed. Offsets count bytes from
+/// the beginning of the file.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum BundleError {
+    /// The file cannot be opened, read or written.
+    #[error("cannot {action}: {source}")]
+    Io {
+        /// What was attempted.
+        action: String,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// Not a bundle at all.
+    #[error("{bundle} is not a ferry bundle: {reason}")]
+    NotABundle {
+        /// The file.
+        bundle: String,
+        /// What stands at its beginning.
+        reason: &'static str,
+    },
+    /// A bundle of a version made after this program.
+    #[error("{bundle} has format version {found}; this ferry reads version {known}")]
+    UnknownVersion {
+        /// The file.
+        bundle: String,
+        /// Its version.
+        found: u32,
+        /// The newest version known.
+        known: u32,
+    },
+    /// The file ends too early.
+    #[error("{bundle} is truncated: it ends at offset {offset}, in {what}")]
+    Truncated {
+        /// The file.
+        bundle: String,
+        /// Where it ends.
+        offset: u64,
+        /// What was being read.
+        what: String,
+    },
+    /// Something in the file is not as it must be.
+    #[error("{bundle} is damaged at offset {offset}: {reason}")]
+    Damaged {
+        /// The file.
+        bundle: String,
+        /// Where.
+        offset: u64,
+        /// What was met.
+        reason: String,
+    },
+    /// No trusted key has signed the bundle.
+    #[error(
+        "{bundle} is not signed by a key that is required (it is signed by: {})",
+        if signed_by.is_empty() { "nobody".to_owned() } else { signed_by.join(", ") }
+    )]
+    NotSigned {
+        /// The file.
+        bundle: String,
+        /// The keys that did sign it.
+        signed_by: Vec<String>,
+    },
+    /// A bundle on a stream can be read once.
+    #[error("{bundle} is a stream and has been read already")]
+    StreamUsedUp {
+        /// The file.
+        bundle: String,
+    },
+}
+
+impl BundleError {
+    /// For `map_err`: names what was attempted.
+    pub(crate) fn io(action: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
+        let action = action.into();
+        move |source| Self::Io { action, source }
+    }
+}
+
+impl From<BundleError> for ferry_store::Error {
+    fn from(error: BundleError) -> Self {
+        Self::other(error)
+    }
+}

@@ -1,0 +1,40 @@
+//! Numbers and names of the file format, all in one place. See `docs/bundle-format.md`.
+
+/// The format version written and read.
+pub const VERSION: u32 = 0;
+
+/// First bytes of every bundle. The first one is not ASCII and the last two are a line end, so
+/// that a transfer that takes the file for text is noticed.
+pub(crate) const MAGIC: [u8; 8] = *b"\x89FERRY\r\n";
+
+/// Section names. `DRVS` is kept for derivations in coded form, which version 0 does not have:
+/// its derivations stand among the NARs.
+pub(crate) mod section {
+    pub(crate) const MANIFEST: [u8; 4] = *b"MANI";
+    pub(crate) const INDEX: [u8; 4] = *b"INDX";
+    pub(crate) const SIGNATURES: [u8; 4] = *b"SIGN";
+    pub(crate) const BLOCK: [u8; 4] = *b"BLCK";
+    pub(crate) const END: [u8; 4] = *b"TAIL";
+}
+
+/// Bytes of NAR in every block but the last, before compression.
+pub(crate) const BLOCK_SIZE: usize = 4 << 20;
+
+/// Largest sections accepted, in bytes.
+pub(crate) mod limit {
+    use super::BLOCK_SIZE;
+
+    pub(crate) const MANIFEST: u64 = 64 << 20;
+    /// Compressed. A million paths take about 80 MB.
+    pub(crate) const INDEX: u64 = 1 << 30;
+    /// How far the index may grow when it is decompressed. It is made of digests, which do not
+    /// compress: more than this is an attack.
+    pub(crate) const INDEX_RATIO: u64 = 64;
+    pub(crate) const INDEX_SLACK: u64 = 1 << 20;
+    pub(crate) const SIGNATURES: u64 = 1 << 20;
+    /// A block that does not compress grows a little.
+    pub(crate) const BLOCK: u64 = (BLOCK_SIZE + (BLOCK_SIZE >> 7) + 1024) as u64;
+}
+
+/// What the signatures of a bundle sign: this, and the digest of its head in base 32.
+pub(crate) const SIGNED_PREFIX: &str = "ferry-bundle-0;sha256:";

@@ -1,0 +1,33 @@
+//! What a bundle says about itself.
+
+use ferry_formats::StorePath;
+use serde::{Deserialize, Serialize};
+
+/// The first section of a bundle: JSON, so that a person with no ferry at hand can read it.
+///
+/// No date, host or program version: the same paths give the same bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Manifest {
+    /// The directory that all paths in it begin with.
+    pub store_dir: String,
+    /// The named set that was packed.
+    pub set: String,
+    /// What was asked for, as store path base names, in the order asked.
+    pub roots: Vec<String>,
+    /// How many store paths it holds.
+    pub paths: u64,
+    /// Sum of their NAR sizes in bytes.
+    pub nar_size: u64,
+}
+
+impl Manifest {
+    /// The roots as store paths. Reading a bundle makes sure that they are.
+    #[must_use]
+    pub fn root_paths(&self) -> Vec<StorePath> {
+        self.roots
+            .iter()
+            .filter_map(|root| StorePath::from_basename(root.as_bytes()).ok())
+            .collect()
+    }
+}

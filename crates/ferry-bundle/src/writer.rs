@@ -1,0 +1,223 @@
+//! Writing a bundle: the head, then the NARs as they come, in one pass.
+
+use std::io::{self, Read, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use ferry_formats::keys::SecretKey;
+use ferry_formats::{PathInfo, StoreDir, StorePath};
+use ferry_store::admission::{Admitted, Plan};
+use ferry_store::{Destination, Error, Result, SignatureCheck, StoreWriter};
+use sha2::{Digest as _, Sha256};
+
+use crate::format::{BLOCK_SIZE, section};
+use crate::head::{self, put_section};
+use crate::pipeline::{self, Closed, Input, Output};
+use crate::{BundleError, Manifest};
+
+/// How to write a bundle.
+pub struct PackOptions {
+    /// The named set that is packed, for the manifest.
+    pub set: String,
+    /// What was asked for.
+    pub roots: Vec<StorePath>,
+    /// zstd's compression level, 1 to 22.
+    pub level: i32,
+    /// Keys to sign the bundle with.
+    pub sign_with: Vec<SecretKey>,
+}
+
+/// A bundle to be written to `W`, as a destination for one copy.
+pub struct BundleWriter<W> {
+    store_dir: StoreDir,
+    name: String,
+    options: PackOptions,
+    sink: Mutex<Option<W>>,
+}
+
+impl<W: Write + Send + 'static> BundleWriter<W> {
+    /// A bundle of paths in `store_dir`; `name` is what to call it in messages.
+    pub fn new(sink: W, name: String, store_dir: StoreDir, options: PackOptions) -> Self {
+        Self { store_dir, name, options, sink: Mutex::new(Some(sink)) }
+    }
+}
+
+impl<W: Write + Send + 'static> Destination for BundleWriter<W> {
+    fn store_dir(&self) -> &StoreDir {
+        &self.store_dir
+    }
+
+    fn describe(&self) -> String {
+        format!("bundle {}", self.name)
+    }
+
+    fn present(&self, paths: &[StorePath]) -> Result<Vec<Option<PathInfo>>> {
+        Ok(vec![None; paths.len()])
+    }
+
+    fn derivation_text(&self, path: &StorePath) -> Result<Vec<u8>> {
+        // Closed under references, a bundle gets every input before its dependents.
+        Err(Error::NotValid { path: self.store_dir.render_path(path), store: self.describe() })
+    }
+
+    fn signature_check(&self) -> SignatureCheck<'_> {
+        SignatureCheck::NotNeeded
+    }
+
+    fn writer<'a>(&'a self, plan: &'a Plan) -> Result<Box<dyn StoreWriter + 'a>> {
+        let sink = self.sink.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(sink) = sink else {
+            return Err(BundleError::StreamUsedUp { bundle: self.name.clone() }.into());
+        };
+        let manifest = Manifest {
+            store_dir: self.store_dir.to_string(),
+            set: self.options.set.clone(),
+            roots: self.options.roots.iter().map(StorePath::to_basename).collect(),
+            paths: plan.infos().len() as u64,
+            nar_size: plan.nar_size(),
+        };
+        let PackOptions { level, sign_with, .. } = &self.options;
+        let head = head::encode(&manifest, plan.infos(), *level, sign_with)?;
+        let mut output = HashedOutput { sink, digest: Sha256::new() };
+        output.put(&head).map_err(BundleError::io(format!("write {}", self.name)))?;
+        Ok(Box::new(PayloadWriter::start(output, *level, self.name.clone())))
+    }
+}
+
+struct HashedOutput<W> {
+    sink: W,
+    digest: Sha256,
+}
+
+impl<W: Write> HashedOutput<W> {
+    fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.digest.update(bytes);
+        self.sink.write_all(bytes)
+    }
+}
+
+/// Collects NARs into blocks, which threads compress and one thread writes.
+struct PayloadWriter {
+    block: Vec<u8>,
+    blocks: Option<Input<Vec<u8>, io::Result<Vec<u8>>>>,
+    output: Option<JoinHandle<std::result::Result<(), BundleError>>>,
+    /// Set once everything is in. A bundle that was given up must not get an end: what stands on
+    /// a stream cannot be taken back, and has to show that it is not whole.
+    complete: Arc<AtomicBool>,
+    name: String,
+}
+
+impl PayloadWriter {
+    fn start<W: Write + Send + 'static>(output: HashedOutput<W>, level: i32, name: String) -> Self {
+        let (blocks, compressed) = pipeline::pipeline(move || {
+            let mut compressor = zstd::bulk::Compressor::new(level);
+            move |block: Vec<u8>| {
+                let compressor = match &mut compressor {
+                    Ok(compressor) => compressor,
+                    Err(error) => return Err(io::Error::other(error.to_string())),
+                };
+                compressor.include_checksum(true)?;
+                compressor.compress(&block)
+            }
+        });
+        let complete = Arc::new(AtomicBool::new(false));
+        let output = {
+            let (complete, name) = (Arc::clone(&complete), name.clone());
+            std::thread::spawn(move || {
+                let output = write_blocks(&compressed, output, &name)?;
+                if complete.load(Ordering::Acquire) { write_end(output, &name) } else { Ok(()) }
+            })
+        };
+        Self {
+            block: Vec::with_capacity(BLOCK_SIZE),
+            blocks: Some(blocks),
+            output: Some(output),
+            complete,
+            name,
+        }
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        if self.block.is_empty() {
+            return Ok(());
+        }
+        let block = std::mem::replace(&mut self.block, Vec::with_capacity(BLOCK_SIZE));
+        match self.blocks.as_ref().map(|blocks| blocks.send(block)) {
+            Some(Ok(())) => Ok(()),
+            // The writing thread has given up and knows why.
+            _ => self.join(),
+        }
+    }
+
+    /// Waits for the writing thread and returns its failure, if it has one.
+    fn join(&mut self) -> Result<()> {
+        self.blocks = None;
+        match self.output.take().map(JoinHandle::join) {
+            Some(Ok(outcome)) => Ok(outcome?),
+            _ => Err(BundleError::Io {
+                action: format!("write {}", self.name),
+                source: io::Error::other("the writing thread ended"),
+            }
+            .into()),
+        }
+    }
+
+    fn take_in(&mut self, nar: &mut dyn Read) -> Result<()> {
+        loop {
+            let room = (BLOCK_SIZE - self.block.len()) as u64;
+            let read = nar
+                .take(room)
+                .read_to_end(&mut self.block)
+                .map_err(Error::reading("read a NAR to pack it"))?;
+            if (read as u64) < room {
+                return Ok(());
+            }
+            self.flush()?;
+        }
+    }
+}
+
+impl StoreWriter for PayloadWriter {
+    fn add(&mut self, admitted: Admitted<'_>) -> Result<()> {
+        admitted.verify(|nar| self.take_in(nar)).map(drop)
+    }
+
+    fn finish(mut self: Box<Self>) -> Result<()> {
+        self.flush()?;
+        self.complete.store(true, Ordering::Release);
+        self.join()
+    }
+}
+
+fn write_blocks<W: Write>(
+    compressed: &Output<io::Result<Vec<u8>>>,
+    mut output: HashedOutput<W>,
+    name: &str,
+) -> std::result::Result<HashedOutput<W>, BundleError> {
+    let failed = || BundleError::io(format!("write {name}"));
+    let mut framed = Vec::new();
+    while let Some(block) = compressed.next() {
+        let block = match block {
+            Ok(block) => block.map_err(failed())?,
+            Err(Closed) => return Err(failed()(io::Error::other("a worker thread ended"))),
+        };
+        framed.clear();
+        put_section(&mut framed, section::BLOCK, &block);
+        output.put(&framed).map_err(failed())?;
+    }
+    Ok(output)
+}
+
+fn write_end<W: Write>(
+    mut output: HashedOutput<W>,
+    name: &str,
+) -> std::result::Result<(), BundleError> {
+    let digest = output.digest.clone().finalize();
+    let mut framed = Vec::new();
+    put_section(&mut framed, section::END, &digest);
+    output
+        .put(&framed)
+        .and_then(|()| output.sink.flush())
+        .map_err(BundleError::io(format!("write {name}")))
+}

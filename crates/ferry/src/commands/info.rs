@@ -1,0 +1,52 @@
+//! `ferry info`: what a bundle says about itself.
+
+use ferry_bundle::VERSION;
+use ferry_store::Store as _;
+use serde_json::json;
+
+use crate::cli::Info;
+use crate::context::{Context, open_bundle};
+use crate::failure::Failure;
+use crate::output;
+
+pub(crate) fn run(context: &Context, options: &Info) -> Result<(), Failure> {
+    let bundle = open_bundle(&options.file)?;
+    let manifest = bundle.manifest();
+    let store_dir = bundle.store_dir();
+    let roots: Vec<String> =
+        manifest.root_paths().iter().map(|root| store_dir.render_path(root)).collect();
+    let signed_by: Vec<&str> =
+        bundle.signatures().iter().map(|signature| signature.key_name.as_str()).collect();
+    let derivations = bundle.path_infos().iter().filter(|info| info.path.is_derivation()).count();
+    let file_size = std::fs::metadata(&options.file).map(|metadata| metadata.len()).ok();
+    if context.json {
+        return output::json(json!({
+            "bundle": options.file,
+            "bundleSize": file_size,
+            "formatVersion": VERSION,
+            "storeDir": manifest.store_dir,
+            "set": manifest.set,
+            "roots": roots,
+            "paths": manifest.paths,
+            "derivations": derivations,
+            "narSize": manifest.nar_size,
+            "headDigest": bundle.head_digest().to_string(),
+            "signedBy": signed_by,
+        }));
+    }
+    let mut lines = vec![
+        format!("format version:  {VERSION}"),
+        format!("store directory: {}", manifest.store_dir),
+        format!("set:             {}", manifest.set),
+    ];
+    lines.extend(roots.iter().map(|root| format!("root:            {root}")));
+    lines.push(format!("paths:           {} ({derivations} derivations)", manifest.paths));
+    lines.push(format!("NARs:            {}", output::size(manifest.nar_size)));
+    if let Some(size) = file_size {
+        lines.push(format!("bundle:          {}", output::size(size)));
+    }
+    lines.push(format!("head digest:     {}", bundle.head_digest()));
+    let signers = if signed_by.is_empty() { "nobody".to_owned() } else { signed_by.join(", ") };
+    lines.push(format!("signed by:       {signers}"));
+    output::line(lines.join("\n").as_bytes())
+}

@@ -1,0 +1,174 @@
+//! `ferry load`: what is in a bundle, into a store.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use ferry_bundle::{Bundle, Manifest};
+use ferry_formats::StorePath;
+use ferry_store::local::replace_symlink;
+use ferry_store::trust::TrustPolicy;
+use ferry_store::uri::OpenStore;
+use ferry_store::{CopyReport, Store as _, copy};
+use serde_json::json;
+
+use crate::cli::Load;
+use crate::context::{Context, given_keys, open_bundle};
+use crate::failure::Failure;
+use crate::{evaluate, output};
+
+pub(crate) fn run(context: &Context, options: &Load) -> Result<(), Failure> {
+    let trust = if options.no_check_sigs {
+        TrustPolicy::accept_all()
+    } else {
+        context.trust(&options.trust)?
+    };
+    let store = context.open_store(&options.to, trust, options.no_check_sigs)?;
+    let bundle = open_bundle(&options.file)?;
+    if options.require_signature {
+        bundle.require_signature(&given_keys(&options.trust)?)?;
+    }
+    let roots = bundle.manifest().root_paths();
+
+    // Before anything is loaded: afterwards would leave a moment in which it can be collected. A
+    // root to a path that is not valid yet does no harm.
+    let links = if options.no_root {
+        Vec::new()
+    } else {
+        make_roots(&store, &root_name(options, bundle.manifest())?, &roots)?
+    };
+    let offered: BTreeMap<_, _> =
+        bundle.path_infos().iter().map(|info| (info.path.clone(), info.clone())).collect();
+    let report =
+        copy(&bundle, store.destination(), offered, &[], &context.bars).inspect_err(|_| {
+            links.iter().for_each(|link| drop(std::fs::remove_file(link)));
+        })?;
+
+    tell(context, options, &bundle, &store, &links, &report)
+}
+
+/// What the roots are kept under: the name given, or that of the first thing packed.
+fn root_name(options: &Load, manifest: &Manifest) -> Result<String, Failure> {
+    let name = match &options.root {
+        Some(name) => name.clone(),
+        None => manifest
+            .root_paths()
+            .first()
+            .map(|root| root.name().trim_end_matches(".drv").to_owned())
+            .unwrap_or_else(|| "bundle".to_owned()),
+    };
+    if name.is_empty() || name.starts_with('.') || name.contains('/') {
+        return Err(Failure::usage(format!("`{name}` cannot be the name of a root")));
+    }
+    Ok(name)
+}
+
+fn make_roots(store: &OpenStore, name: &str, roots: &[StorePath]) -> Result<Vec<PathBuf>, Failure> {
+    match store {
+        OpenStore::Local(store) => Ok(store.add_named_roots(name, roots)?),
+        OpenStore::Daemon(daemon) => {
+            let directory = Context::user_state_directory()?.join("roots").join(name);
+            roots
+                .iter()
+                .map(|root| {
+                    let link = directory.join(root.to_basename());
+                    let target = daemon.store_dir().render_path(root);
+                    replace_symlink(Path::new(&target), &link)?;
+                    daemon.add_indirect_root(&link)?;
+                    Ok(link)
+                })
+                .collect()
+        }
+    }
+}
+
+fn tell(
+    context: &Context,
+    options: &Load,
+    bundle: &Bundle,
+    store: &OpenStore,
+    links: &[PathBuf],
+    report: &CopyReport,
+) -> Result<(), Failure> {
+    let roots: Vec<String> = bundle
+        .manifest()
+        .root_paths()
+        .iter()
+        .map(|root| bundle.store_dir().render_path(root))
+        .collect();
+    let next = next_command(options, bundle, store);
+    if context.json {
+        output::json(json!({
+            "roots": roots,
+            "added": report.added,
+            "present": report.present,
+            "narSize": report.nar_size,
+            "gcRoots": links,
+            "next": next,
+        }))?;
+    } else {
+        for root in &roots {
+            output::line(root.as_bytes())?;
+        }
+    }
+    context.talk.say(format!(
+        "added {}, {} of NARs, to {} ({} there already)",
+        output::paths(report.added as u64),
+        output::size(report.nar_size),
+        store.store().describe(),
+        report.present,
+    ));
+    if let Some(parent) = links.first().and_then(|link| link.parent()) {
+        context.talk.say(format!(
+            "kept from the garbage collector by {} (remove it to let go)",
+            parent.display()
+        ));
+    }
+    if let Some(next) = next {
+        context.talk.say(format!("next: {next}"));
+    }
+    Ok(())
+}
+
+/// The command that makes use of what was loaded.
+fn next_command(options: &Load, bundle: &Bundle, store: &OpenStore) -> Option<String> {
+    let roots = bundle.manifest().root_paths();
+    let root = roots.first()?;
+    let path = bundle.store_dir().render_path(root);
+    let chroot = match store {
+        OpenStore::Local(local) => local.layout().root.as_deref(),
+        OpenStore::Daemon(_) => None,
+    };
+    let address = match chroot {
+        Some(root) => format!(" --store {}", root.display()),
+        None if options.to == "daemon" => " --store daemon".to_owned(),
+        None => String::new(),
+    };
+    if root.is_derivation() {
+        let version = match store {
+            OpenStore::Daemon(daemon) => daemon.hello().ok().map(|(version, _)| version),
+            OpenStore::Local(_) => evaluate::installed_version(),
+        };
+        let recent = version.as_deref().is_none_or(evaluate::knows_outputs_of_derivations);
+        return Some(if recent {
+            format!("nix build{address} '{path}^*'")
+        } else {
+            format!("nix-store{address} --realise {path}")
+        });
+    }
+    let programs = programs(store, root);
+    match (chroot, programs.as_slice()) {
+        (None, [only]) => Some(only.clone()),
+        _ => Some(format!("nix-store{address} --query --requisites {path}")),
+    }
+}
+
+/// The programs that a loaded path has in its `bin`, where its files can be seen from here.
+fn programs(store: &OpenStore, root: &StorePath) -> Vec<String> {
+    let OpenStore::Local(local) = store else { return Vec::new() };
+    let bin = local.layout().real_path(root).join("bin");
+    let Ok(entries) = std::fs::read_dir(bin) else { return Vec::new() };
+    let mut found: Vec<String> =
+        entries.flatten().map(|entry| entry.path().display().to_string()).collect();
+    found.sort();
+    found
+}

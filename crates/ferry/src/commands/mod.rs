@@ -1,0 +1,33 @@
+//! A module a command.
+
+mod info;
+mod load;
+mod ls;
+mod pack;
+mod verify;
+
+use clap::CommandFactory as _;
+
+use crate::cli::{Arguments, Command};
+use crate::context::Context;
+use crate::failure::Failure;
+
+pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
+    let context = Context::new(&arguments.global)?;
+    match arguments.command {
+        Command::Pack(options) => pack::run(&context, &options),
+        Command::Verify(options) => verify::run(&context, &options),
+        Command::Ls(options) => ls::run(&context, &options),
+        Command::Info(options) => info::run(&context, &options),
+        Command::Load(options) => load::run(&context, &options),
+        Command::Completions { shell } => {
+            let mut command = Arguments::command();
+            clap_complete::generate(shell, &mut command, "ferry", &mut std::io::stdout());
+            Ok(())
+        }
+        Command::Man { directory } => clap_mangen::generate_to(Arguments::command(), &directory)
+            .map_err(|error| {
+                Failure::new(format!("cannot write into {}: {error}", directory.display()))
+            }),
+    }
+}

@@ -1,0 +1,46 @@
+//! `ferry verify`: everything in a bundle, checked.
+
+use ferry_bundle::verify;
+use ferry_store::Store as _;
+use serde_json::json;
+
+use crate::cli::Verify;
+use crate::context::{Context, given_keys, open_bundle};
+use crate::failure::Failure;
+use crate::output;
+
+pub(crate) fn run(context: &Context, options: &Verify) -> Result<(), Failure> {
+    let trust = context.trust(&options.trust)?;
+    let bundle = open_bundle(&options.file)?;
+    if options.require_signature {
+        bundle.require_signature(&given_keys(&options.trust)?)?;
+    }
+    let report = verify(&bundle, &trust, &context.bars)?;
+    let store_dir = bundle.store_dir();
+    if context.json {
+        return output::json(json!({
+            "bundle": options.file,
+            "valid": true,
+            "paths": report.copied.added,
+            "narSize": report.copied.nar_size,
+            "contentAddressed": report.content_addressed,
+            "signedByTrusted": report.signed_by_trusted,
+            "signedBy": report.signed_by,
+            "untrusted":
+                report.untrusted.iter().map(|path| store_dir.render_path(path)).collect::<Vec<_>>(),
+        }));
+    }
+    context.talk.say(format!(
+        "{} is whole: {}, {} of NARs, every hash right",
+        bundle.describe(),
+        output::paths(report.copied.added as u64),
+        output::size(report.copied.nar_size),
+    ));
+    context.talk.say(format!(
+        "{} content-addressed, {} signed by a trusted key, {} that need --no-check-sigs here",
+        report.content_addressed,
+        report.signed_by_trusted,
+        report.untrusted.len(),
+    ));
+    Ok(())
+}

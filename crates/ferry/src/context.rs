@@ -1,0 +1,150 @@
+//! What the environment says, read once: the variables and files that Nix reads.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+use ferry_bundle::Bundle;
+use ferry_formats::keys::SecretKey;
+use ferry_store::daemon::DaemonOptions;
+use ferry_store::nix_conf::NixConf;
+use ferry_store::trust::TrustPolicy;
+use ferry_store::uri::{OpenStore, StoreUri, Surroundings};
+
+use crate::bars::Bars;
+use crate::cli::{Global, Trust};
+use crate::failure::Failure;
+use crate::output::Talk;
+
+/// What every command has at hand.
+pub(crate) struct Context {
+    pub(crate) json: bool,
+    pub(crate) talk: Talk,
+    pub(crate) bars: Bars,
+    pub(crate) surroundings: Surroundings,
+    verbose: u8,
+    conf: NixConf,
+}
+
+impl Context {
+    pub(crate) fn new(global: &Global) -> Result<Self, Failure> {
+        let working_directory = env::current_dir()
+            .map_err(|error| Failure::new(format!("cannot find the working directory: {error}")))?;
+        let mut conf = nix_conf()?;
+        for pair in global.option.chunks(2) {
+            if let [name, value] = pair {
+                conf.set(name, value, "--option");
+            }
+        }
+        Ok(Self {
+            json: global.json,
+            talk: Talk { quiet: global.quiet },
+            bars: Bars::new(global.quiet, global.verbose > 0),
+            surroundings: Surroundings {
+                store_dir: env::var("NIX_STORE_DIR").ok(),
+                state_dir: env::var_os("NIX_STATE_DIR").map(PathBuf::from),
+                daemon_socket: env::var_os("NIX_DAEMON_SOCKET_PATH").map(PathBuf::from),
+                working_directory,
+            },
+            verbose: global.verbose,
+            conf,
+        })
+    }
+
+    /// Which signatures count: nix.conf, and the keys given.
+    pub(crate) fn trust(&self, given: &Trust) -> Result<TrustPolicy, Failure> {
+        let mut trust = self.conf.trust_policy()?;
+        trust.trusted_public_keys.extend(given_keys(given)?);
+        Ok(trust)
+    }
+
+    /// Opens the store with this address.
+    pub(crate) fn open_store(
+        &self,
+        uri: &str,
+        trust: TrustPolicy,
+        no_check_signatures: bool,
+    ) -> Result<OpenStore, Failure> {
+        let options = DaemonOptions {
+            no_check_signatures,
+            verbosity: self.verbose.into(),
+            settings: Vec::new(),
+        };
+        Ok(StoreUri::parse(uri, &self.surroundings)?.open(trust, options))
+    }
+
+    /// Where roots are kept that a daemon is told about.
+    pub(crate) fn user_state_directory() -> Result<PathBuf, Failure> {
+        let home = || env::home_dir().map(|home| home.join(".local/state"));
+        env::var_os("XDG_STATE_HOME")
+            .map(PathBuf::from)
+            .or_else(home)
+            .map(|state| state.join("ferry"))
+            .ok_or_else(|| {
+                Failure::new("cannot find the home directory").hint("set HOME, or use --no-root")
+            })
+    }
+}
+
+/// The public keys given on the command line.
+pub(crate) fn given_keys(given: &Trust) -> Result<Vec<ferry_formats::keys::PublicKey>, Failure> {
+    given
+        .trusted_public_key
+        .iter()
+        .flat_map(|text| text.split_whitespace())
+        .map(|text| {
+            ferry_formats::keys::parse_public_key(text)
+                .map_err(|error| Failure::usage(format!("--trusted-public-key: {error}")))
+        })
+        .collect()
+}
+
+/// Reads the configuration as Nix does: the system's file, the user's files, `NIX_CONFIG`.
+fn nix_conf() -> Result<NixConf, Failure> {
+    let mut conf = NixConf::default();
+    let system =
+        env::var_os("NIX_CONF_DIR").map_or_else(|| PathBuf::from("/etc/nix"), PathBuf::from);
+    conf.read_file(&system.join("nix.conf"))?;
+    // The first in the list has the last word.
+    for file in user_files().iter().rev() {
+        conf.read_file(file)?;
+    }
+    if let Ok(text) = env::var("NIX_CONFIG") {
+        conf.read_text(&text, "NIX_CONFIG")?;
+    }
+    Ok(conf)
+}
+
+fn user_files() -> Vec<PathBuf> {
+    if let Some(files) = env::var_os("NIX_USER_CONF_FILES") {
+        return env::split_paths(&files).collect();
+    }
+    let home = env::home_dir().map(|home| home.join(".config"));
+    let own = env::var_os("XDG_CONFIG_HOME").map(PathBuf::from).or(home);
+    let shared = env::var_os("XDG_CONFIG_DIRS").unwrap_or_else(|| "/etc/xdg".into());
+    own.into_iter()
+        .chain(env::split_paths(&shared))
+        .map(|directory| directory.join("nix/nix.conf"))
+        .collect()
+}
+
+/// Reads secret key files.
+pub(crate) fn secret_keys(files: &[PathBuf]) -> Result<Vec<SecretKey>, Failure> {
+    files
+        .iter()
+        .map(|file| {
+            let text = std::fs::read_to_string(file).map_err(|error| {
+                Failure::new(format!("cannot read {}: {error}", file.display()))
+            })?;
+            SecretKey::parse(&text)
+                .map_err(|error| Failure::new(format!("{}: {error}", file.display())))
+        })
+        .collect()
+}
+
+/// Opens a bundle; `-` is standard input.
+pub(crate) fn open_bundle(file: &Path) -> Result<Bundle, Failure> {
+    if file == Path::new("-") {
+        return Ok(Bundle::from_stream(std::io::stdin(), "<standard input>")?);
+    }
+    Ok(Bundle::open(file)?)
+}

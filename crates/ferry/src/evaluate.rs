@@ -1,0 +1,119 @@
+//! Asking the installed Nix to evaluate what only Nix can.
+
+use std::ffi::OsStr;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use ferry_formats::StoreDir;
+use ferry_store::installable::{self, Installable, Outputs, Parsed};
+
+use crate::failure::Failure;
+
+/// What was named with `--file` or `--expr`, or a flake reference.
+pub(crate) enum Expression<'a> {
+    /// Attributes of a file; none means what the file itself evaluates to.
+    File(&'a Path, &'a [String]),
+    /// Attributes of an expression.
+    Text(&'a str, &'a [String]),
+    /// `FLAKE#ATTR`, perhaps with outputs.
+    Flake(&'a str),
+}
+
+/// Evaluates, and returns the derivations with the outputs meant. They are in the store then.
+pub(crate) fn evaluate(
+    expression: &Expression<'_>,
+    store: Option<&str>,
+    store_dir: &StoreDir,
+    working_directory: &Path,
+) -> Result<Vec<Installable>, Failure> {
+    let store = store.iter().flat_map(|store| [OsStr::new("--store"), OsStr::new(store)]);
+    let (mut command, outputs) = match expression {
+        Expression::File(..) | Expression::Text(..) => {
+            let mut command = Command::new("nix-instantiate");
+            let attributes = match expression {
+                Expression::File(file, attributes) => {
+                    command.arg(file);
+                    attributes
+                }
+                Expression::Text(text, attributes) => {
+                    command.arg("--expr").arg(text);
+                    attributes
+                }
+                Expression::Flake(_) => &[][..],
+            };
+            command.args(attributes.iter().flat_map(|attribute| ["-A", attribute]));
+            (command, None)
+        }
+        Expression::Flake(reference) => {
+            let (reference, outputs) = match reference.rsplit_once('^') {
+                Some((reference, outputs)) => (reference, Some(outputs)),
+                None => (*reference, None),
+            };
+            let mut command = Command::new("nix");
+            command.args(["--extra-experimental-features", "nix-command flakes"]);
+            command.args(["path-info", "--derivation", reference]);
+            (command, outputs)
+        }
+    };
+    let printed = run(command.args(store))?;
+    printed
+        .lines()
+        .map(|line| {
+            let line = match outputs {
+                Some(outputs) => format!("{line}^{outputs}"),
+                None => line.to_owned(),
+            };
+            match installable::parse(&line, store_dir, working_directory)? {
+                // Nix prints no output where it means the default one.
+                Parsed::Installable(Installable::Path(path)) if path.is_derivation() => {
+                    Ok(Installable::Outputs(path, Outputs::Default))
+                }
+                Parsed::Installable(installable) => Ok(installable),
+                Parsed::NeedsEvaluation => {
+                    Err(Failure::new(format!("Nix printed `{line}` where a store path belongs")))
+                }
+            }
+        })
+        .collect()
+}
+
+/// Runs a command of Nix's, whose messages go where ours go, and returns what it prints.
+fn run(command: &mut Command) -> Result<String, Failure> {
+    let shown = {
+        let arguments = command.get_args().map(|argument| argument.to_string_lossy().into_owned());
+        let words: Vec<String> = std::iter::once(command.get_program().to_string_lossy().into())
+            .chain(arguments)
+            .collect();
+        words.join(" ")
+    };
+    let output = command
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .map_err(|error| {
+            Failure::new(format!("cannot run `{shown}`: {error}")).hint(
+                "only Nix can evaluate expressions; name a store path or a `.drv` where there is none",
+            )
+        })?;
+    if !output.status.success() {
+        return Err(Failure::new(format!("`{shown}` failed ({})", output.status)));
+    }
+    String::from_utf8(output.stdout)
+        .map_err(|_| Failure::new(format!("`{shown}` printed something that is not text")))
+}
+
+/// The version of the Nix on this machine, if there is one.
+pub(crate) fn installed_version() -> Option<String> {
+    let output = Command::new("nix").arg("--version").stderr(Stdio::null()).output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    text.split_whitespace().last().map(str::to_owned)
+}
+
+/// Whether that version knows `x.drv^*`: 2.13 and later.
+pub(crate) fn knows_outputs_of_derivations(version: &str) -> bool {
+    let mut numbers = version.split(['.', '-', '+']).map(|part| part.parse::<u32>().ok());
+    match (numbers.next().flatten(), numbers.next().flatten()) {
+        (Some(major), Some(minor)) => (major, minor) >= (2, 13),
+        _ => true,
+    }
+}

@@ -1,0 +1,129 @@
+//! How a failure is told: what went wrong, what to do next, and the exit code.
+
+use std::fmt;
+use std::process::ExitCode;
+
+use ferry_bundle::BundleError;
+use ferry_store::Error;
+
+/// A command that failed.
+pub(crate) struct Failure {
+    message: String,
+    hint: Option<String>,
+    code: u8,
+}
+
+/// What was asked could not be done, or a check did not pass.
+const FAILED: u8 = 1;
+/// What was asked does not make sense.
+const USAGE: u8 = 2;
+
+impl Failure {
+    /// A failure with a message of its own.
+    pub(crate) fn new(message: impl fmt::Display) -> Self {
+        Self { message: message.to_string(), hint: None, code: FAILED }
+    }
+
+    /// A request that does not make sense.
+    pub(crate) fn usage(message: impl fmt::Display) -> Self {
+        Self { code: USAGE, ..Self::new(message) }
+    }
+
+    /// Says what to do next.
+    pub(crate) fn hint(mut self, hint: impl fmt::Display) -> Self {
+        self.hint = Some(hint.to_string());
+        self
+    }
+
+    /// Prints it to standard error.
+    #[allow(clippy::print_stderr)]
+    pub(crate) fn report(&self) -> ExitCode {
+        eprintln!("ferry: error: {}", self.message);
+        if let Some(hint) = &self.hint {
+            eprintln!("ferry: hint: {hint}");
+        }
+        ExitCode::from(self.code)
+    }
+}
+
+impl From<BundleError> for Failure {
+    fn from(error: BundleError) -> Self {
+        let hint = bundle_hint(&error);
+        Self { hint: hint.map(str::to_owned), ..Self::new(error) }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let (hint, code) = store_hint(&error);
+        Self { hint, code, ..Self::new(error) }
+    }
+}
+
+fn bundle_hint(error: &BundleError) -> Option<&'static str> {
+    match error {
+        BundleError::NotABundle { .. } => Some("a bundle is what `ferry pack` writes"),
+        BundleError::UnknownVersion { .. } => {
+            Some("use a newer ferry here, or pack with an older one")
+        }
+        BundleError::Truncated { .. } => {
+            Some("the transfer stopped early or the disk was full; copy the bundle again")
+        }
+        BundleError::Damaged { .. } => {
+            Some("copy the bundle again and compare checksums with the sending side")
+        }
+        BundleError::NotSigned { .. } => {
+            Some("give the key to trust with --trusted-public-key NAME:BASE64")
+        }
+        BundleError::StreamUsedUp { .. } => Some("write the bundle to a file first"),
+        _ => None,
+    }
+}
+
+fn store_hint(error: &Error) -> (Option<String>, u8) {
+    let hint = match error {
+        Error::NotValid { .. } => "build or fetch it first, or name another store with --store",
+        Error::MissingReference { .. } | Error::MissingPaths { .. } => {
+            "the store it comes from is incomplete; repair it there with `nix-store --verify`"
+        }
+        Error::Conflict { .. } => {
+            "one of the two was built differently; remove the present one (`nix-store --delete`) \
+             to load the other"
+        }
+        Error::Untrusted { .. } => {
+            "sign when packing (--sign-key) and trust that key here (--trusted-public-key, or \
+             trusted-public-keys in nix.conf); or accept it as it is with --no-check-sigs"
+        }
+        Error::Daemon { message, .. } if message.contains("lacks a") => {
+            "sign when packing (--sign-key) and list that key in the daemon's \
+             trusted-public-keys; or load with --no-check-sigs as a user in its trusted-users"
+        }
+        Error::NotTrustedByDaemon { .. } => {
+            "load a signed bundle, or run this as root or a user in trusted-users"
+        }
+        Error::WrongNarHash { .. } | Error::WrongNarSize { .. } | Error::MalformedNar { .. } => {
+            "the object is damaged where it comes from; `nix-store --verify-path` and \
+             `nix-store --repair-path` mend a store"
+        }
+        Error::NotBuilt { derivation, output, .. } => {
+            return (Some(format!("build it first: nix build '{derivation}^{output}'")), FAILED);
+        }
+        Error::NoDeriver { .. } => {
+            "name its `.drv`, or take the path itself with --set runtime or --also"
+        }
+        Error::BadUri { .. } | Error::BadInstallable { .. } => return (None, USAGE),
+        Error::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
+            "make room (`nix-collect-garbage`) and run the same command again: what is whole \
+             stays, the rest follows"
+        }
+        Error::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
+            "run this as root, or go through the daemon (`--store daemon`, `--to daemon`)"
+        }
+        Error::Other(inner) => match inner.downcast_ref::<BundleError>().and_then(bundle_hint) {
+            Some(hint) => hint,
+            None => return (None, FAILED),
+        },
+        _ => return (None, FAILED),
+    };
+    (Some(hint.to_owned()), FAILED)
+}

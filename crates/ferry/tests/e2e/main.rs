@@ -1,0 +1,8 @@
+//! End to end: the `ferry` binary and real Nix, on both sides of the gap.
+//!
+//! One test binary. A machine is a Debian root with its own `/nix`; `ferry` is installed in it,
+//! and whatever stands for the isolated side runs without a network.
+
+mod support;
+
+mod crossing;

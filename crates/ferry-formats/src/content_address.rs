@@ -53,7 +53,7 @@ enum Kind {
     /// The address is the NAR hash itself, which is computed anyway.
     SameAsNarHash,
     /// Another algorithm over the whole NAR.
-    Nar(NixHasher),
+    Nar(Box<NixHasher>),
     /// The NAR with every occurrence of the path's own hash part blanked.
     Modulo(Box<Modulo>),
     /// The bytes of the one file in the NAR.
@@ -75,7 +75,7 @@ impl ContentAddressHasher {
                 Kind::Modulo(Box::new(Modulo::new(NixHasher::new(hash.algorithm()), own)))
             }
             ContentAddress::Nar(NixHash::Sha256(_)) => Kind::SameAsNarHash,
-            ContentAddress::Nar(hash) => Kind::Nar(NixHasher::new(hash.algorithm())),
+            ContentAddress::Nar(hash) => Kind::Nar(Box::new(NixHasher::new(hash.algorithm()))),
             ContentAddress::Flat(_) | ContentAddress::Text(_) => {
                 let hasher = NixHasher::new(claimed.hash().algorithm());
                 Kind::File(Box::new(FileBytes::new(hasher)))

@@ -151,11 +151,7 @@ impl OutputPaths {
             }
             if let Some(known) = open.get(&input) {
                 // Back here with all of its inputs settled, unless it is one of them itself.
-                let unsettled = known
-                    .input_derivations()
-                    .keys()
-                    .any(|deeper| !self.hashes.contains_key(deeper));
-                if unsettled {
+                if !self.unknown_inputs(&input, known).is_empty() {
                     let path = store_dir.render_path(&input);
                     return Err(DerivationError::Cycle { path });
                 }

@@ -52,6 +52,7 @@ pub enum KeyError {
 }
 
 /// A key that signs.
+#[derive(Clone)]
 pub struct SecretKey {
     name: String,
     key: SigningKey,

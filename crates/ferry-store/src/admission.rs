@@ -121,11 +121,14 @@ fn check_references(
     }
 }
 
+/// Gives the text of a derivation, or says why it cannot.
+pub type DerivationLookup<'a> = dyn FnMut(&StorePath) -> std::result::Result<Vec<u8>, String> + 'a;
+
 /// What the checks of one copy remember from path to path.
 pub struct Checks<'a> {
     store_dir: StoreDir,
     output_paths: OutputPaths,
-    lookup: Box<dyn FnMut(&StorePath) -> std::result::Result<Vec<u8>, String> + 'a>,
+    lookup: Box<DerivationLookup<'a>>,
 }
 
 impl<'a> Checks<'a> {
@@ -160,7 +163,7 @@ pub struct Admitted<'a> {
     progress: &'a dyn Progress,
     store_dir: &'a StoreDir,
     output_paths: &'a mut OutputPaths,
-    lookup: &'a mut dyn FnMut(&StorePath) -> std::result::Result<Vec<u8>, String>,
+    lookup: &'a mut DerivationLookup<'a>,
 }
 
 /// Proof that a path's NAR was read whole and is what its path info says.

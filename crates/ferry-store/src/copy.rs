@@ -35,14 +35,7 @@ pub fn copy(
     sign_with: &[SecretKey],
     progress: &dyn Progress,
 ) -> Result<CopyReport> {
-    if source.store_dir() != destination.store_dir() {
-        return Err(Error::StoreDirMismatch {
-            source_store: source.describe(),
-            source_dir: source.store_dir().to_string(),
-            destination: destination.describe(),
-            destination_dir: destination.store_dir().to_string(),
-        });
-    }
+    require_same_directory(source, destination)?;
     let mut offered = paths;
     for info in offered.values_mut() {
         for key in sign_with {
@@ -59,6 +52,22 @@ pub fn copy(
     let outcome = transfer(source, destination, &plan, progress);
     progress.end();
     outcome.map(|()| report)
+}
+
+/// Makes sure that paths can move from one store to the other at all; [`copy`] does so itself.
+///
+/// # Errors
+/// [`Error::StoreDirMismatch`].
+pub fn require_same_directory(source: &dyn Store, destination: &dyn Destination) -> Result<()> {
+    if source.store_dir() == destination.store_dir() {
+        return Ok(());
+    }
+    Err(Error::StoreDirMismatch {
+        source_store: source.describe(),
+        source_dir: source.store_dir().to_string(),
+        destination: destination.describe(),
+        destination_dir: destination.store_dir().to_string(),
+    })
 }
 
 fn transfer(

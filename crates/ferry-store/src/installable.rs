@@ -134,7 +134,7 @@ fn first_link(path: &Path) -> std::result::Result<Option<PathBuf>, String> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::disallowed_methods)]
 mod tests {
     use super::*;
     use std::os::unix::fs::symlink;

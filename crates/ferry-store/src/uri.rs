@@ -2,7 +2,7 @@
 //!
 //! | address | store |
 //! |---|---|
-//! | `auto` | the local store where its state may be written, else the daemon |
+//! | `auto` | to read, the local store where its database can be read, and to write, where store and state may be written; else the daemon |
 //! | `local`, `local?root=…&store=…&state=…&real=…` | a store on disk |
 //! | `/path`, `./path` | a chroot store: as if that directory were `/` |
 //! | `daemon`, `unix:///path/to/socket` | the daemon |
@@ -31,6 +31,15 @@ pub struct Surroundings {
     pub working_directory: PathBuf,
 }
 
+/// What a store is opened for: `auto` depends on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Paths are read from it.
+    Read,
+    /// Paths are added to it.
+    Write,
+}
+
 /// A parsed address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreUri {
@@ -43,7 +52,7 @@ pub enum StoreUri {
 /// An opened store of either kind.
 pub enum OpenStore {
     /// On disk.
-    Local(LocalStore),
+    Local(Box<LocalStore>),
     /// Behind a daemon.
     Daemon(DaemonStore),
 }
@@ -53,7 +62,7 @@ impl OpenStore {
     #[must_use]
     pub fn store(&self) -> &dyn Store {
         match self {
-            Self::Local(store) => store,
+            Self::Local(store) => store.as_ref(),
             Self::Daemon(store) => store,
         }
     }
@@ -62,18 +71,18 @@ impl OpenStore {
     #[must_use]
     pub fn destination(&self) -> &dyn Destination {
         match self {
-            Self::Local(store) => store,
+            Self::Local(store) => store.as_ref(),
             Self::Daemon(store) => store,
         }
     }
 }
 
 impl StoreUri {
-    /// Parses an address; `auto` is decided here, by what exists and may be written.
+    /// Parses an address; `auto` is decided here, by what exists and may be read or written.
     ///
     /// # Errors
     /// [`Error::BadUri`].
-    pub fn parse(text: &str, surroundings: &Surroundings) -> Result<Self> {
+    pub fn parse(text: &str, purpose: Purpose, surroundings: &Surroundings) -> Result<Self> {
         let bad = |reason: &str| Error::BadUri { uri: text.to_owned(), reason: reason.to_owned() };
         let system = system_layout(surroundings).map_err(|reason| bad(&reason))?;
         let socket =
@@ -92,8 +101,14 @@ impl StoreUri {
                 .collect();
         match place {
             "" | "auto" => {
-                let writable = may_write(&system.state_dir);
-                if !writable && socket().exists() {
+                let usable = match purpose {
+                    Purpose::Read => may(Access::READ_OK, &system.database()),
+                    // A store may be mounted read-only for everybody but the daemon.
+                    Purpose::Write => [&system.state_dir, &system.real_store_dir]
+                        .into_iter()
+                        .all(|directory| may(Access::READ_OK | Access::WRITE_OK, directory)),
+                };
+                if !usable && socket().exists() {
                     return Ok(Self::Daemon(Address::Socket(socket()), system.store_dir));
                 }
                 local(system, &parameters).map_err(|reason| bad(&reason))
@@ -129,11 +144,15 @@ impl StoreUri {
         }
     }
 
-    /// Opens the store. Nothing is read or created yet.
+    /// Opens the store. Nothing is read or created yet; `scratch` is a directory for temporary
+    /// files.
     #[must_use]
-    pub fn open(self, trust: TrustPolicy, options: DaemonOptions) -> OpenStore {
+    pub fn open(self, trust: TrustPolicy, options: DaemonOptions, scratch: PathBuf) -> OpenStore {
         match self {
-            Self::Local(layout) => OpenStore::Local(LocalStore::new(layout, trust)),
+            Self::Local(layout) => {
+                let store = LocalStore::new(layout, trust).with_scratch_directory(scratch);
+                OpenStore::Local(Box::new(store))
+            }
             Self::Daemon(address, store_dir) => {
                 OpenStore::Daemon(DaemonStore::new(address, store_dir, options))
             }
@@ -168,11 +187,19 @@ fn local(
     {
         return Err(format!("the parameter `{}` is not known", unknown.0));
     }
+    for name in ["root", "state", "real"] {
+        if let Some(path) = find(name).filter(|path| !path.starts_with('/')) {
+            return Err(format!("`{name}={path}` is not an absolute path"));
+        }
+    }
     let root = find("root").map(PathBuf::from);
     let store_dir = find("store").map(|text| parse_store_dir(text)).transpose()?;
     if root.is_some() || store_dir.is_some() {
-        let root = root.or(layout.root);
-        layout = Layout::below(root, store_dir.unwrap_or(layout.store_dir));
+        let state_dir = layout.state_dir;
+        layout = Layout::below(root.or(layout.root), store_dir.unwrap_or(layout.store_dir));
+        if layout.root.is_none() {
+            layout.state_dir = state_dir;
+        }
     }
     if let Some(state) = find("state") {
         layout.state_dir = PathBuf::from(state);
@@ -183,8 +210,8 @@ fn local(
     Ok(StoreUri::Local(layout))
 }
 
-fn may_write(directory: &Path) -> bool {
-    rustix::fs::access(directory, Access::READ_OK | Access::WRITE_OK).is_ok()
+fn may(access: Access, path: &Path) -> bool {
+    rustix::fs::access(path, access).is_ok()
 }
 
 #[cfg(test)]
@@ -195,7 +222,7 @@ mod tests {
     fn parse(text: &str) -> Result<StoreUri> {
         let surroundings =
             Surroundings { working_directory: PathBuf::from("/base"), ..Surroundings::default() };
-        StoreUri::parse(text, &surroundings)
+        StoreUri::parse(text, Purpose::Read, &surroundings)
     }
 
     fn layout(text: &str) -> Layout {
@@ -217,6 +244,15 @@ mod tests {
     }
 
     #[test]
+    fn a_chroot_keeps_its_files_in_nix_store_whatever_its_paths_begin_with() {
+        for text in ["local?root=/island&store=/gnu/store", "/island?store=/gnu/store"] {
+            let layout = layout(text);
+            assert_eq!(layout.store_dir.as_str(), "/gnu/store", "{text}");
+            assert_eq!(layout.real_store_dir, Path::new("/island/nix/store"), "{text}");
+        }
+    }
+
+    #[test]
     fn every_place_can_be_set_apart() {
         let layout = layout("local?store=/gnu/store&state=/var/guix&real=/mnt/store");
         assert_eq!(layout.store_dir.as_str(), "/gnu/store");
@@ -226,7 +262,8 @@ mod tests {
 
     #[test]
     fn what_is_not_known_is_refused() {
-        for text in ["ftp://x", "local?rot=/x", "nix", "exec:", "local?store=relative"] {
+        let relative = ["local?store=relative", "local?root=x", "local?state=x", "local?real=x"];
+        for text in ["ftp://x", "local?rot=/x", "nix", "exec:"].into_iter().chain(relative) {
             assert!(matches!(parse(text), Err(Error::BadUri { .. })), "{text}");
         }
     }

@@ -2,13 +2,14 @@
 
 use std::env;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use ferry_bundle::Bundle;
 use ferry_formats::keys::SecretKey;
 use ferry_store::daemon::DaemonOptions;
 use ferry_store::nix_conf::NixConf;
 use ferry_store::trust::TrustPolicy;
-use ferry_store::uri::{OpenStore, StoreUri, Surroundings};
+use ferry_store::uri::{OpenStore, Purpose, StoreUri, Surroundings};
 
 use crate::bars::Bars;
 use crate::cli::{Global, Trust};
@@ -19,7 +20,7 @@ use crate::output::Talk;
 pub(crate) struct Context {
     pub(crate) json: bool,
     pub(crate) talk: Talk,
-    pub(crate) bars: Bars,
+    pub(crate) bars: Arc<Bars>,
     pub(crate) surroundings: Surroundings,
     verbose: u8,
     conf: NixConf,
@@ -38,7 +39,7 @@ impl Context {
         Ok(Self {
             json: global.json,
             talk: Talk { quiet: global.quiet },
-            bars: Bars::new(global.quiet, global.verbose > 0),
+            bars: Arc::new(Bars::new(global.quiet, global.verbose > 0)),
             surroundings: Surroundings {
                 store_dir: env::var("NIX_STORE_DIR").ok(),
                 state_dir: env::var_os("NIX_STATE_DIR").map(PathBuf::from),
@@ -61,6 +62,7 @@ impl Context {
     pub(crate) fn open_store(
         &self,
         uri: &str,
+        purpose: Purpose,
         trust: TrustPolicy,
         no_check_signatures: bool,
     ) -> Result<OpenStore, Failure> {
@@ -68,8 +70,10 @@ impl Context {
             no_check_signatures,
             verbosity: self.verbose.into(),
             settings: Vec::new(),
+            log: Arc::clone(&self.bars) as _,
         };
-        Ok(StoreUri::parse(uri, &self.surroundings)?.open(trust, options))
+        let scratch = env::temp_dir();
+        Ok(StoreUri::parse(uri, purpose, &self.surroundings)?.open(trust, options, scratch))
     }
 
     /// Where roots are kept that a daemon is told about.

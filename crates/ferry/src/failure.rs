@@ -1,6 +1,7 @@
 //! How a failure is told: what went wrong, what to do next, and the exit code.
 
 use std::fmt;
+use std::io::ErrorKind;
 use std::process::ExitCode;
 
 use ferry_bundle::BundleError;
@@ -76,6 +77,9 @@ fn bundle_hint(error: &BundleError) -> Option<&'static str> {
             Some("give the key to trust with --trusted-public-key NAME:BASE64")
         }
         BundleError::StreamUsedUp { .. } => Some("write the bundle to a file first"),
+        BundleError::Io { source, .. } if source.kind() == ErrorKind::StorageFull => {
+            Some("make room, or write the bundle somewhere else")
+        }
         _ => None,
     }
 }
@@ -112,11 +116,11 @@ fn store_hint(error: &Error) -> (Option<String>, u8) {
             "name its `.drv`, or take the path itself with --set runtime or --also"
         }
         Error::BadUri { .. } | Error::BadInstallable { .. } => return (None, USAGE),
-        Error::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
+        Error::Io { source, .. } if source.kind() == ErrorKind::StorageFull => {
             "make room (`nix-collect-garbage`) and run the same command again: what is whole \
              stays, the rest follows"
         }
-        Error::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
+        Error::Io { source, .. } if source.kind() == ErrorKind::PermissionDenied => {
             "run this as root, or go through the daemon (`--store daemon`, `--to daemon`)"
         }
         Error::Other(inner) => match inner.downcast_ref::<BundleError>().and_then(bundle_hint) {

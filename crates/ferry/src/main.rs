@@ -3,6 +3,9 @@
 //! This crate is the command line: it reads arguments and the environment, shows progress, and
 //! turns results into text, JSON and exit codes. What is done is in the libraries below it.
 
+// The one crate that is allowed to know its surroundings.
+#![allow(clippy::disallowed_methods)]
+
 mod bars;
 mod cli;
 mod commands;
@@ -10,6 +13,8 @@ mod context;
 mod evaluate;
 mod failure;
 mod output;
+mod sink;
+mod unfinished;
 
 use std::process::ExitCode;
 

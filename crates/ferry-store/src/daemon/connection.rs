@@ -4,6 +4,7 @@ use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 
 use super::wire::{self, read_string, read_u64, write_bytes, write_u64};
 use crate::progress::Progress;
@@ -67,8 +68,13 @@ pub(super) struct Connection {
     minor: u64,
     pub(super) nix_version: String,
     pub(super) trusted: Trusted,
+    /// Hears what the daemon logs.
+    log: Log,
     peer: Peer,
 }
+
+/// Who hears what a daemon logs.
+pub(super) type Log = Arc<dyn Progress + Send>;
 
 /// What is on the other end. Dropped after the two directions of a conversation, it ends it.
 pub(super) enum Peer {
@@ -80,16 +86,16 @@ pub(super) enum Peer {
 
 impl Connection {
     /// Connects to a daemon's socket.
-    pub(super) fn connect(socket: &Path, describe: &str) -> Result<Self> {
+    pub(super) fn connect(socket: &Path, describe: &str, log: Log) -> Result<Self> {
         let action = || format!("connect to the Nix daemon at {}", socket.display());
         let stream = UnixStream::connect(socket).map_err(Error::io(action()))?;
         let reader = stream.try_clone().map_err(Error::io(action()))?;
         let writer = stream.try_clone().map_err(Error::io(action()))?;
-        Self::greet(Box::new(reader), Box::new(writer), Peer::Socket(stream), describe)
+        Self::greet(Box::new(reader), Box::new(writer), Peer::Socket(stream), describe, log)
     }
 
     /// Runs a command that speaks the protocol on its standard streams.
-    pub(super) fn spawn(command: &[String], describe: &str) -> Result<Self> {
+    pub(super) fn spawn(command: &[String], describe: &str, log: Log) -> Result<Self> {
         let Some((program, arguments)) = command.split_first() else {
             return Err(Error::BadUri {
                 uri: describe.to_owned(),
@@ -108,7 +114,7 @@ impl Connection {
                 reason: "its standard streams are not there".to_owned(),
             });
         };
-        Self::greet(Box::new(reader), Box::new(writer), Peer::Command(child), describe)
+        Self::greet(Box::new(reader), Box::new(writer), Peer::Command(child), describe, log)
     }
 
     fn greet(
@@ -116,6 +122,7 @@ impl Connection {
         writer: Box<dyn Write + Send>,
         peer: Peer,
         describe: &str,
+        log: Log,
     ) -> Result<Self> {
         let mut connection = Self {
             reader: BufReader::with_capacity(128 << 10, reader),
@@ -124,6 +131,7 @@ impl Connection {
             minor: 0,
             nix_version: String::new(),
             trusted: Trusted::Unknown,
+            log,
             peer,
         };
         let (theirs, magic) = connection.talk(|connection| {
@@ -166,7 +174,7 @@ impl Connection {
             }
             Ok(())
         })?;
-        connection.answer(&crate::progress::Silent)?;
+        connection.answer()?;
         Ok(connection)
     }
 
@@ -186,7 +194,7 @@ impl Connection {
     pub(super) fn request(&mut self, operation: Operation, arguments: &[&str]) -> Result<()> {
         self.send(operation, arguments)?;
         self.talk(|connection| connection.writer.flush())?;
-        self.answer(&crate::progress::Silent)
+        self.answer()
     }
 
     /// Writes a request without waiting.
@@ -200,15 +208,15 @@ impl Connection {
     }
 
     /// Reads what the daemon says until its answer begins.
-    pub(super) fn answer(&mut self, progress: &dyn Progress) -> Result<()> {
-        await_answer(&mut self.reader, &self.describe, progress)
+    pub(super) fn answer(&mut self) -> Result<()> {
+        await_answer(&mut self.reader, &self.describe, &*self.log)
     }
 }
 
 impl Connection {
     /// The two directions apart, for an exchange in which both are busy at once.
-    pub(super) fn split(self) -> (Reader, Writer, Peer) {
-        (self.reader, self.writer, self.peer)
+    pub(super) fn split(self) -> (Reader, Writer, Log, Peer) {
+        (self.reader, self.writer, self.log, self.peer)
     }
 }
 

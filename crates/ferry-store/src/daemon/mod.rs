@@ -7,7 +7,7 @@ mod writer;
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ferry_formats::keys::Signature;
 use ferry_formats::{ContentAddress, NarHash, PathInfo, StoreDir, StorePath};
@@ -15,6 +15,7 @@ use ferry_formats::{ContentAddress, NarHash, PathInfo, StoreDir, StorePath};
 pub use connection::Trusted;
 
 use crate::admission::Plan;
+use crate::progress::{Progress, Silent};
 use crate::store::NarVisitor;
 use crate::{Destination, Error, Protection, Result, SignatureCheck, Store, StoreWriter};
 use connection::{Connection, Operation};
@@ -30,7 +31,7 @@ pub enum Address {
 }
 
 /// What is asked of a daemon on each connection.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone)]
 pub struct DaemonOptions {
     /// Ask it not to check signatures. It obeys only users whom it trusts.
     pub no_check_signatures: bool,
@@ -38,6 +39,19 @@ pub struct DaemonOptions {
     pub verbosity: u64,
     /// Settings for the connection. It takes most of them only from users whom it trusts.
     pub settings: Vec<(String, String)>,
+    /// Hears what it logs.
+    pub log: Arc<dyn Progress + Send>,
+}
+
+impl Default for DaemonOptions {
+    fn default() -> Self {
+        Self {
+            no_check_signatures: false,
+            verbosity: 0,
+            settings: Vec::new(),
+            log: Arc::new(Silent),
+        }
+    }
 }
 
 /// A store behind a daemon.
@@ -81,9 +95,10 @@ impl DaemonStore {
 
     fn connect(&self) -> Result<Connection> {
         let describe = Store::describe(self);
+        let log = Arc::clone(&self.options.log);
         let mut connection = match &self.address {
-            Address::Socket(socket) => Connection::connect(socket, &describe)?,
-            Address::Command(command) => Connection::spawn(command, &describe)?,
+            Address::Socket(socket) => Connection::connect(socket, &describe, log)?,
+            Address::Command(command) => Connection::spawn(command, &describe, log)?,
         };
         self.set_options(&mut connection)?;
         Ok(connection)
@@ -105,7 +120,7 @@ impl DaemonStore {
             }
             io::Write::flush(&mut connection.writer)
         })?;
-        connection.answer(&crate::progress::Silent)
+        connection.answer()
     }
 
     /// Lends a connection. One on which anything failed is in an unknown state and is closed.
@@ -142,7 +157,7 @@ impl DaemonStore {
                 }
                 connection.talk(|connection| io::Write::flush(&mut connection.writer))?;
                 for path in paths {
-                    connection.answer(&crate::progress::Silent)?;
+                    connection.answer()?;
                     infos.push(self.read_path_info(connection, path)?);
                 }
             }
@@ -257,7 +272,7 @@ impl Store for DaemonStore {
             }
             connection.talk(|connection| io::Write::flush(&mut connection.writer))?;
             for _ in paths {
-                connection.answer(&crate::progress::Silent)?;
+                connection.answer()?;
                 connection.talk(|connection| read_u64(&mut connection.reader))?;
             }
         }

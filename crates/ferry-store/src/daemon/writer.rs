@@ -16,7 +16,6 @@ use super::connection::{Connection, Operation, Peer, Writer, await_answer, strea
 use super::wire::{Frames, write_bytes, write_strings, write_u64};
 use super::{DaemonStore, Store as _};
 use crate::admission::{Admitted, Plan};
-use crate::progress::Silent;
 use crate::{Error, Result, StoreWriter};
 
 pub(super) struct DaemonWriter {
@@ -36,12 +35,12 @@ impl DaemonWriter {
         no_check_signatures: bool,
     ) -> Result<Self> {
         let describe = store.describe();
-        let (mut reader, mut writer, peer) = connection.split();
+        let (mut reader, mut writer, log, peer) = connection.split();
         let failed = Arc::new(AtomicBool::new(false));
         let listener = {
             let (failed, describe) = (Arc::clone(&failed), describe.clone());
             std::thread::spawn(move || {
-                let outcome = await_answer(&mut reader, &describe, &Silent);
+                let outcome = await_answer(&mut reader, &describe, &*log);
                 failed.store(outcome.is_err(), Ordering::Release);
                 outcome
             })

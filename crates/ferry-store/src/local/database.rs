@@ -31,6 +31,8 @@ const MAX_RETRIES: u32 = 100;
 pub(super) struct Database {
     file: PathBuf,
     store_dir: StoreDir,
+    /// Where a copy goes if one has to be made.
+    scratch: PathBuf,
     state: Mutex<State>,
 }
 
@@ -69,13 +71,19 @@ fn beside(database: &Path, suffix: &str) -> PathBuf {
 }
 
 impl Database {
-    /// Opens the database `file` of a store whose paths are below `store_dir`.
+    /// Opens the database `file` of a store whose paths are below `store_dir`. If it has to be
+    /// copied to be read, the copy goes into a directory of its own in `scratch`.
     ///
     /// # Errors
     /// When it is not there, cannot be read, or is not a store's database.
-    pub(super) fn open(file: &Path, store_dir: &StoreDir) -> Result<Self> {
-        let state = open(file)?;
-        Ok(Self { file: file.to_owned(), store_dir: store_dir.clone(), state: Mutex::new(state) })
+    pub(super) fn open(file: &Path, store_dir: &StoreDir, scratch: &Path) -> Result<Self> {
+        let state = open(file, scratch)?;
+        Ok(Self {
+            file: file.to_owned(),
+            store_dir: store_dir.clone(),
+            scratch: scratch.to_owned(),
+            state: Mutex::new(state),
+        })
     }
 
     /// What the database says about a path.
@@ -110,14 +118,9 @@ impl Database {
             if *opened == Fingerprint::of(&self.file) {
                 return outcome.map_err(|error| database_error(&self.file, &error));
             }
-            *state = open(&self.file)?;
+            *state = open(&self.file, &self.scratch)?;
         }
-        Err(Error::Database {
-            database: self.file.display().to_string(),
-            reason: "it keeps changing while it is read without locks; ask the daemon instead \
-                     (`--store daemon`) or read it as a user who may write beside it"
-                .to_owned(),
-        })
+        Err(keeps_changing(&self.file))
     }
 
     fn parse_row(&self, path: &StorePath, row: Row) -> Result<PathInfo> {
@@ -204,7 +207,7 @@ fn in_one_transaction<T>(
     Ok(result)
 }
 
-fn open(file: &Path) -> Result<State> {
+fn open(file: &Path, scratch: &Path) -> Result<State> {
     if let Err(source) = fs::metadata(file) {
         return Err(Error::Io {
             action: format!("open the store database {}", file.display()),
@@ -222,22 +225,29 @@ fn open(file: &Path) -> Result<State> {
             connect(file, "?immutable=1").map_err(|error| database_error(file, &error))?;
         return Ok(State { connection, mode: Mode::Immutable(fingerprint) });
     }
-    open_copy(file)
+    open_copy(file, scratch)
 }
 
-fn open_copy(file: &Path) -> Result<State> {
+fn open_copy(file: &Path, scratch: &Path) -> Result<State> {
     let directory = tempfile::Builder::new()
         .prefix("ferry-database-")
-        .tempdir()
+        .tempdir_in(scratch)
         .map_err(Error::io("make a temporary directory for a copy of the store database"))?;
     let copy = directory.path().join("db.sqlite");
-    for suffix in ["", "-wal"] {
-        let from = beside(file, suffix);
-        fs::copy(&from, beside(&copy, suffix))
-            .map_err(Error::io(format!("copy {} to read it", from.display())))?;
+    for _ in 0..MAX_RETRIES {
+        let before = Fingerprint::of(file);
+        for suffix in ["", "-wal"] {
+            let from = beside(file, suffix);
+            fs::copy(&from, beside(&copy, suffix))
+                .map_err(Error::io(format!("copy {} to read it", from.display())))?;
+        }
+        // Unless somebody has written meanwhile, the two belong together.
+        if before == Fingerprint::of(file) {
+            let connection = connect(&copy, "").map_err(|error| database_error(file, &error))?;
+            return Ok(State { connection, mode: Mode::Copy { _directory: directory } });
+        }
     }
-    let connection = connect(&copy, "").map_err(|error| database_error(file, &error))?;
-    Ok(State { connection, mode: Mode::Copy { _directory: directory } })
+    Err(keeps_changing(file))
 }
 
 /// Connects read-only and makes sure that the database can really be read that way.
@@ -267,6 +277,15 @@ fn uri(file: &Path, parameters: &str) -> String {
     }
     text.push_str(parameters);
     text
+}
+
+fn keeps_changing(file: &Path) -> Error {
+    Error::Database {
+        database: file.display().to_string(),
+        reason: "it keeps changing while it is read without locks; ask the daemon instead \
+                 (`--store daemon`) or read it as a user who may write beside it"
+            .to_owned(),
+    }
 }
 
 pub(super) fn database_error(file: &Path, error: &rusqlite::Error) -> Error {

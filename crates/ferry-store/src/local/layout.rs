@@ -33,22 +33,25 @@ impl Layout {
     /// A store with another logical directory, perhaps in a chroot.
     #[must_use]
     pub fn below(root: Option<PathBuf>, store_dir: StoreDir) -> Self {
-        let place = |path: &str| match &root {
-            None => PathBuf::from(path),
-            Some(root) => root.join(path.trim_start_matches('/')),
+        // In a chroot Nix always keeps the files in `nix/store`, whatever the paths begin with.
+        let (real_store_dir, state_dir) = match &root {
+            None => (PathBuf::from(store_dir.as_str()), PathBuf::from("/nix/var/nix")),
+            Some(root) => (root.join("nix/store"), root.join("nix/var/nix")),
         };
-        Self {
-            real_store_dir: place(store_dir.as_str()),
-            state_dir: place("/nix/var/nix"),
-            store_dir,
-            root,
-        }
+        Self { store_dir, real_store_dir, state_dir, root }
     }
 
     /// The database file.
     #[must_use]
     pub fn database(&self) -> PathBuf {
         self.state_dir.join("db/db.sqlite")
+    }
+
+    /// The file that says which schema the database has. Written last when a store is made: until
+    /// it is there, there is no store.
+    #[must_use]
+    pub fn schema_file(&self) -> PathBuf {
+        self.state_dir.join("db/schema")
     }
 
     /// Where the files of a store path really are.

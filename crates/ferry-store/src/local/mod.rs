@@ -9,7 +9,8 @@ mod roots;
 mod schema;
 mod writer;
 
-use std::path::{Path, PathBuf};
+use std::io::ErrorKind;
+use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use ferry_formats::{PathInfo, StoreDir, StorePath};
@@ -18,6 +19,7 @@ pub use layout::Layout;
 pub use roots::replace_symlink;
 
 use crate::admission::Plan;
+use crate::daemon::{Address, DaemonOptions, DaemonStore};
 use crate::store::NarVisitor;
 use crate::trust::TrustPolicy;
 use crate::{Destination, Error, Protection, Result, SignatureCheck, Store, StoreWriter};
@@ -29,6 +31,7 @@ use writer::LocalWriter;
 pub struct LocalStore {
     layout: Layout,
     trust: TrustPolicy,
+    scratch: PathBuf,
     database: OnceLock<Database>,
 }
 
@@ -36,7 +39,14 @@ impl LocalStore {
     /// The store at `layout`; `trust` decides what may be added to it. Opens nothing yet.
     #[must_use]
     pub fn new(layout: Layout, trust: TrustPolicy) -> Self {
-        Self { layout, trust, database: OnceLock::new() }
+        Self { layout, trust, scratch: PathBuf::from("/tmp"), database: OnceLock::new() }
+    }
+
+    /// Where temporary copies of the database go, if one has to be made; `/tmp` unless said.
+    #[must_use]
+    pub fn with_scratch_directory(mut self, directory: PathBuf) -> Self {
+        self.scratch = directory;
+        self
     }
 
     /// Where its parts are.
@@ -49,25 +59,16 @@ impl LocalStore {
         if let Some(open) = self.database.get() {
             return Ok(open);
         }
-        let opened = Database::open(&self.layout.database(), &self.layout.store_dir)?;
+        let opened =
+            Database::open(&self.layout.database(), &self.layout.store_dir, &self.scratch)?;
         Ok(self.database.get_or_init(|| opened))
     }
 
-    /// Keeps `paths` from the garbage collector until somebody removes the links made below
-    /// `gcroots/ferry/NAME`, whose places are returned.
-    ///
-    /// # Errors
-    /// When the links cannot be made.
-    pub fn add_named_roots(&self, name: &str, paths: &[StorePath]) -> Result<Vec<PathBuf>> {
-        roots::add_named_roots(&self.layout, name, paths)
-    }
-
-    /// Registers a link outside the store that points into it as a root.
-    ///
-    /// # Errors
-    /// When the registration cannot be written.
-    pub fn add_indirect_root(&self, link: &Path) -> Result<()> {
-        roots::add_indirect_root(&self.layout, link)
+    /// The directory whose links keep what they point to from the garbage collector, one
+    /// directory for each name.
+    #[must_use]
+    pub fn named_roots(&self) -> PathBuf {
+        self.layout.state_dir.join("gcroots/ferry")
     }
 }
 
@@ -93,12 +94,31 @@ impl Store for LocalStore {
     }
 
     fn protect(&self, paths: &[StorePath]) -> Result<Protection> {
-        let roots = TemporaryRoots::new(&self.layout, paths)?;
-        // What went away before the roots stood is noticed here.
+        let protection = match TemporaryRoots::new(&self.layout, paths) {
+            Ok(roots) => Protection::by(roots),
+            // Nothing is collected where nothing can be written, or where no collector has ever
+            // had its files.
+            Err(Error::Io { source, .. })
+                if matches!(source.kind(), ErrorKind::ReadOnlyFilesystem | ErrorKind::NotFound) =>
+            {
+                Protection::default()
+            }
+            // Who may not write there can still ask the one who may.
+            Err(Error::Io { source, .. })
+                if source.kind() == ErrorKind::PermissionDenied
+                    && self.layout.daemon_socket().exists() =>
+            {
+                let address = Address::Socket(self.layout.daemon_socket());
+                let store_dir = self.layout.store_dir.clone();
+                DaemonStore::new(address, store_dir, DaemonOptions::default()).protect(paths)?
+            }
+            Err(error) => return Err(error),
+        };
+        // What went away before it was protected is noticed here.
         for path in paths {
             self.require(path)?;
         }
-        Ok(Protection::by(roots))
+        Ok(protection)
     }
 }
 
@@ -112,12 +132,10 @@ impl Destination for LocalStore {
     }
 
     fn present(&self, paths: &[StorePath]) -> Result<Vec<Option<PathInfo>>> {
-        // A store that is yet to be made has nothing.
-        let exists = self
-            .layout
-            .database()
-            .try_exists()
-            .map_err(Error::io(format!("look for {}", self.layout.database().display())))?;
+        // A store that is yet to be made, or was being made when somebody stopped it, has nothing.
+        let schema = self.layout.schema_file();
+        let exists =
+            schema.try_exists().map_err(Error::io(format!("look for {}", schema.display())))?;
         if !exists {
             return Ok(vec![None; paths.len()]);
         }

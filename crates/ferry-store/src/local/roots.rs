@@ -6,15 +6,11 @@ use std::io::{Seek as _, Write as _};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use ferry_formats::{StorePath, nixbase32};
-use sha1::{Digest as _, Sha1};
+use ferry_formats::StorePath;
 
 use super::layout::Layout;
 use super::locks::{hold_shared, open_lock_file, try_exclusive};
 use crate::{Error, Result};
-
-/// Where named roots are, below the state directory.
-const NAMED_ROOTS: &str = "gcroots/ferry";
 
 /// Makes `link` point at `target`, whatever it pointed at before, in one step.
 pub fn replace_symlink(target: &Path, link: &Path) -> Result<()> {
@@ -30,31 +26,6 @@ pub fn replace_symlink(target: &Path, link: &Path) -> Result<()> {
         _ => symlink(target, &new).map_err(failed())?,
     }
     fs::rename(&new, link).map_err(failed())
-}
-
-/// Makes permanent roots for `paths`, `gcroots/ferry/NAME/…`, and returns their places.
-pub(super) fn add_named_roots(
-    layout: &Layout,
-    name: &str,
-    paths: &[StorePath],
-) -> Result<Vec<PathBuf>> {
-    let directory = layout.state_dir.join(NAMED_ROOTS).join(name);
-    paths
-        .iter()
-        .map(|path| {
-            let link = directory.join(path.to_basename());
-            replace_symlink(Path::new(&layout.store_dir.render_path(path)), &link)?;
-            Ok(link)
-        })
-        .collect()
-}
-
-/// Registers a link elsewhere (`link`, which points into the store) as a root, as Nix does for
-/// `result` links.
-pub(super) fn add_indirect_root(layout: &Layout, link: &Path) -> Result<()> {
-    let digest = Sha1::digest(link.as_os_str().as_encoded_bytes());
-    let name = nixbase32::encode(&digest);
-    replace_symlink(link, &layout.state_dir.join("gcroots/auto").join(name))
 }
 
 /// Roots that live as long as this value: an entry in `temproots`, which the collector reads

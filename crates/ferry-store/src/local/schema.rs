@@ -69,7 +69,7 @@ pub(super) fn create_directories(layout: &Layout) -> Result<()> {
 
 /// Opens a store's database for writing, and makes it where there is none.
 pub(super) fn open_for_writing(layout: &Layout) -> Result<Connection> {
-    let schema_file = layout.state_dir.join("db/schema");
+    let schema_file = layout.schema_file();
     let file = layout.database();
     let found = match fs::read_to_string(&schema_file) {
         Ok(text) => Some(text.trim().to_owned()),

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 
 use ferry_bundle::{Bundle, Manifest};
 use ferry_formats::StorePath;
+use ferry_store::copy::require_same_directory;
 use ferry_store::local::replace_symlink;
 use ferry_store::trust::TrustPolicy;
-use ferry_store::uri::OpenStore;
+use ferry_store::uri::{OpenStore, Purpose};
 use ferry_store::{CopyReport, Store as _, copy};
 use serde_json::json;
 
@@ -22,28 +23,27 @@ pub(crate) fn run(context: &Context, options: &Load) -> Result<(), Failure> {
     } else {
         context.trust(&options.trust)?
     };
-    let store = context.open_store(&options.to, trust, options.no_check_sigs)?;
+    let store = context.open_store(&options.to, Purpose::Write, trust, options.no_check_sigs)?;
     let bundle = open_bundle(&options.file)?;
     if options.require_signature {
         bundle.require_signature(&given_keys(&options.trust)?)?;
     }
     let roots = bundle.manifest().root_paths();
 
+    require_same_directory(&bundle, store.destination())?;
     // Before anything is loaded: afterwards would leave a moment in which it can be collected. A
     // root to a path that is not valid yet does no harm.
-    let links = if options.no_root {
-        Vec::new()
+    let kept = if options.no_root {
+        Roots::default()
     } else {
-        make_roots(&store, &root_name(options, bundle.manifest())?, &roots)?
+        Roots::make(&store, &root_name(options, bundle.manifest())?, &roots)?
     };
     let offered: BTreeMap<_, _> =
         bundle.path_infos().iter().map(|info| (info.path.clone(), info.clone())).collect();
-    let report =
-        copy(&bundle, store.destination(), offered, &[], &context.bars).inspect_err(|_| {
-            links.iter().for_each(|link| drop(std::fs::remove_file(link)));
-        })?;
+    let report = copy(&bundle, store.destination(), offered, &[], &*context.bars)
+        .inspect_err(|_| kept.unmake())?;
 
-    tell(context, options, &bundle, &store, &links, &report)
+    tell(context, options, &bundle, &store, &kept.links, &report)
 }
 
 /// What the roots are kept under: the name given, or that of the first thing packed.
@@ -62,21 +62,57 @@ fn root_name(options: &Load, manifest: &Manifest) -> Result<String, Failure> {
     Ok(name)
 }
 
-fn make_roots(store: &OpenStore, name: &str, roots: &[StorePath]) -> Result<Vec<PathBuf>, Failure> {
-    match store {
-        OpenStore::Local(store) => Ok(store.add_named_roots(name, roots)?),
-        OpenStore::Daemon(daemon) => {
-            let directory = Context::user_state_directory()?.join("roots").join(name);
-            roots
-                .iter()
-                .map(|root| {
-                    let link = directory.join(root.to_basename());
-                    let target = daemon.store_dir().render_path(root);
-                    replace_symlink(Path::new(&target), &link)?;
-                    daemon.add_indirect_root(&link)?;
-                    Ok(link)
-                })
-                .collect()
+/// The links that keep what is loaded from the garbage collector.
+#[derive(Default)]
+struct Roots {
+    links: Vec<PathBuf>,
+    /// Those of them that were not there before.
+    new: Vec<PathBuf>,
+}
+
+impl Roots {
+    /// Makes them; if that fails, all is as it was.
+    fn make(store: &OpenStore, name: &str, paths: &[StorePath]) -> Result<Self, Failure> {
+        let mut roots = Self::default();
+        match roots.make_links(store, name, paths) {
+            Ok(()) => Ok(roots),
+            Err(failure) => {
+                roots.unmake();
+                Err(failure)
+            }
+        }
+    }
+
+    fn make_links(
+        &mut self,
+        store: &OpenStore,
+        name: &str,
+        paths: &[StorePath],
+    ) -> Result<(), Failure> {
+        let directory = match store {
+            OpenStore::Local(store) => store.named_roots().join(name),
+            OpenStore::Daemon(_) => Context::user_state_directory()?.join("roots").join(name),
+        };
+        for path in paths {
+            let link = directory.join(path.to_basename());
+            if link.symlink_metadata().is_err() {
+                self.new.push(link.clone());
+            }
+            replace_symlink(Path::new(&store.store().store_dir().render_path(path)), &link)?;
+            if let OpenStore::Daemon(daemon) = store {
+                daemon.add_indirect_root(&link)?;
+            }
+            self.links.push(link);
+        }
+        Ok(())
+    }
+
+    /// Leaves only the links that an earlier load has made.
+    fn unmake(&self) {
+        for link in &self.new {
+            // One that cannot be removed leads nowhere, and does no harm.
+            let _ = std::fs::remove_file(link);
+            let _ = link.parent().map(std::fs::remove_dir);
         }
     }
 }

@@ -1,31 +1,29 @@
 //! `ferry pack`: what an installable needs, in one file.
 
-use std::fs::File;
-use std::io::Write as _;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
-
 use ferry_bundle::{BundleWriter, PackOptions};
 use ferry_store::installable::{self, Installable, Parsed};
 use ferry_store::selection::{self, Selection};
-use ferry_store::{CopyReport, Store, copy};
+use ferry_store::trust::TrustPolicy;
+use ferry_store::uri::Purpose;
+use ferry_store::{CopyReport, Error, Protection, Store, copy};
 use serde_json::json;
-use tempfile::NamedTempFile;
 
 use crate::cli::Pack;
 use crate::context::{Context, secret_keys};
 use crate::evaluate::{self, Expression};
 use crate::failure::Failure;
 use crate::output;
+use crate::sink::Sink;
 
 pub(crate) fn run(context: &Context, options: &Pack) -> Result<(), Failure> {
-    let to_stdout = options.output == Path::new("-");
-    if to_stdout && context.json {
+    let sink = Sink::new(&options.output)?;
+    if context.json && matches!(sink, Sink::StandardOutput) {
         return Err(Failure::usage("--json needs standard output, which the bundle goes to"));
     }
     let keys = secret_keys(&options.sign_key)?;
-    let bundle_keys = secret_keys(&options.sign_key)?;
-    let opened = context.open_store(&options.store, context.trust(&no_keys())?, false)?;
+    // Packing trusts the store that it reads: no key decides anything.
+    let trust = TrustPolicy::accept_all();
+    let opened = context.open_store(&options.store, Purpose::Read, trust, false)?;
     let store = opened.store();
 
     let named = named_installables(context, options, store)?;
@@ -37,29 +35,30 @@ pub(crate) fn run(context: &Context, options: &Pack) -> Result<(), Failure> {
         .concat();
     let selection = selection::select(store, options.set, &named, &also)?;
     let paths: Vec<_> = selection.infos.keys().cloned().collect();
-    let _protection = store.protect(&paths).inspect_err(|error| {
-        context.talk.say(format!("cannot keep the garbage collector away: {error}"));
-    });
+    let _protection = match store.protect(&paths) {
+        // Without it a collection meanwhile makes packing fail, and harms nothing.
+        Err(Error::Io { action, source }) => {
+            context
+                .talk
+                .say(format!("the garbage collector is not kept away: cannot {action}: {source}"));
+            Protection::default()
+        }
+        outcome => outcome?,
+    };
 
     let Selection { roots, infos } = selection;
     let pack_options = PackOptions {
         set: options.set.to_string(),
         roots: roots.clone(),
         level: options.level.zstd(),
-        sign_with: bundle_keys,
+        sign_with: keys.clone(),
     };
-    let write = |sink: Box<dyn std::io::Write + Send>| {
+    let (report, size) = sink.write(|sink| {
         let name = options.output.display().to_string();
         let bundle = BundleWriter::new(sink, name, store.store_dir().clone(), pack_options);
-        copy(store, &bundle, infos, &keys, &context.bars)
-    };
-    if to_stdout {
-        let report = write(Box::new(std::io::stdout()))?;
-        summarise(context, &report, "standard output", None);
-        return Ok(());
-    }
-    let (report, size) = into_file(&options.output, write)?;
-    summarise(context, &report, &options.output.display().to_string(), Some(size));
+        copy(store, &bundle, infos, &keys, &*context.bars)
+    })?;
+    summarise(context, options, &report, size);
     if context.json {
         output::json(json!({
             "bundle": options.output,
@@ -71,11 +70,6 @@ pub(crate) fn run(context: &Context, options: &Pack) -> Result<(), Failure> {
         }))?;
     }
     Ok(())
-}
-
-/// Packing trusts the store it reads: nothing is decided by keys.
-fn no_keys() -> crate::cli::Trust {
-    crate::cli::Trust { trusted_public_key: Vec::new() }
 }
 
 fn named_installables(
@@ -124,31 +118,11 @@ fn evaluated(
     evaluate::evaluate(expression, address, store.store_dir(), working_directory)
 }
 
-/// Writes beside `path` and moves it there once it is whole and on the disk.
-fn into_file(
-    path: &Path,
-    write: impl FnOnce(Box<dyn std::io::Write + Send>) -> ferry_store::Result<CopyReport>,
-) -> Result<(CopyReport, u64), Failure> {
-    let failed =
-        |error: std::io::Error| Failure::new(format!("cannot write {}: {error}", path.display()));
-    let directory = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
+fn summarise(context: &Context, options: &Pack, report: &CopyReport, size: Option<u64>) {
+    let target = match options.output.to_str() {
+        Some("-") => "standard output".to_owned(),
+        _ => options.output.display().to_string(),
     };
-    let temporary: NamedTempFile = tempfile::Builder::new()
-        .prefix(".ferry-")
-        .permissions(std::fs::Permissions::from_mode(0o666))
-        .tempfile_in(directory)
-        .map_err(failed)?;
-    let sink: File = temporary.as_file().try_clone().map_err(failed)?;
-    let report = write(Box::new(std::io::BufWriter::with_capacity(1 << 20, sink)))?;
-    temporary.as_file().flush().and_then(|()| temporary.as_file().sync_all()).map_err(failed)?;
-    let size = temporary.as_file().metadata().map_err(failed)?.len();
-    temporary.persist(path).map_err(|error| failed(error.error))?;
-    Ok((report, size))
-}
-
-fn summarise(context: &Context, report: &CopyReport, target: &str, size: Option<u64>) {
     let size = size.map(|size| format!(" ({})", output::size(size))).unwrap_or_default();
     context.talk.say(format!(
         "packed {}, {} of NARs, into {target}{size}",

@@ -15,7 +15,7 @@ pub(crate) fn run(context: &Context, options: &Verify) -> Result<(), Failure> {
     if options.require_signature {
         bundle.require_signature(&given_keys(&options.trust)?)?;
     }
-    let report = verify(&bundle, &trust, &context.bars)?;
+    let report = verify(&bundle, &trust, &*context.bars)?;
     let store_dir = bundle.store_dir();
     if context.json {
         return output::json(json!({

@@ -3,6 +3,10 @@
 //! One test binary. A machine is a Debian root with its own `/nix`; `ferry` is installed in it,
 //! and whatever stands for the isolated side runs without a network.
 
+// Tests fail by panicking.
+#![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
+
 mod support;
 
 mod crossing;
+mod stores;

@@ -1,0 +1,159 @@
+//! Something to carry from one machine to another, and the ways to do it.
+
+use std::fs;
+use std::path::Path;
+
+use ferry_test_world::{Machine, MachineCommand};
+
+/// The bundle, on both machines.
+pub(crate) const BUNDLE: &str = "/data/default.ferry";
+/// The compressed export, on both machines.
+pub(crate) const EXPORT: &str = "/data/export.zst";
+/// The flat binary cache, on both machines.
+pub(crate) const CACHE: &str = "/data/cache-zstd";
+
+/// Store paths on one machine, and a machine that is to have them.
+pub(crate) struct Freight {
+    /// What it is, for people.
+    pub(crate) name: String,
+    /// Where the paths are.
+    pub(crate) here: Machine,
+    /// Where they are to go.
+    pub(crate) there: Machine,
+    /// The roots of it.
+    pub(crate) roots: Vec<String>,
+}
+
+impl Freight {
+    fn is_recipe(&self) -> bool {
+        self.roots.iter().all(|root| root.ends_with(".drv"))
+    }
+
+    /// `ferry pack`, into a file named by the level.
+    pub(crate) fn pack(&self, level: &str) -> MachineCommand {
+        let set = if self.is_recipe() { "recipe" } else { "runtime" };
+        let file = format!("/data/{level}.ferry");
+        self.here
+            .command("ferry")
+            .args(["pack", "--quiet", "--set", set, "--level", level, "-o", &file])
+            .args(&self.roots)
+    }
+
+    /// The size of what [`pack`](Self::pack) has written.
+    pub(crate) fn packed(&self, level: &str) -> u64 {
+        size_of(&self.here.path(format!("/data/{level}.ferry")))
+    }
+
+    /// `nix-store --export` of the closure, compressed, into a file.
+    pub(crate) fn export(&self, zstd: &str, file: &str) -> MachineCommand {
+        let roots = self.roots.join(" ");
+        // The paths of a large closure are more than an argument list may otherwise hold.
+        shell(
+            &self.here,
+            &format!(
+                "ulimit -s 65536; \
+                 nix-store --export $(nix-store -qR {roots}) | zstd -q -f {zstd} -o {file}"
+            ),
+        )
+    }
+
+    /// `nix copy` into a new flat binary cache, and that as one file `DIRECTORY.tar.gz`.
+    pub(crate) fn copy_out(&self, compression: &str, directory: &str) -> MachineCommand {
+        let derivation = if self.is_recipe() { "--derivation " } else { "" };
+        let roots = self.roots.join(" ");
+        shell(
+            &self.here,
+            &format!(
+                "nix copy {derivation}--to 'file://{directory}?compression={compression}' {roots} \
+                 && tar -C {directory} -czf {directory}.tar.gz ."
+            ),
+        )
+    }
+
+    /// Brings a bundle across, made if need be: [`BUNDLE`].
+    pub(crate) fn bring_bundle(&self) {
+        self.carry(BUNDLE, || drop(self.pack("default").ok()));
+    }
+
+    /// Brings a compressed export across, likewise: [`EXPORT`].
+    pub(crate) fn bring_export(&self) {
+        self.carry(EXPORT, || drop(self.export("-3", EXPORT).ok()));
+    }
+
+    /// Brings a flat binary cache across, likewise: [`CACHE`].
+    pub(crate) fn bring_cache(&self) {
+        self.carry(CACHE, || drop(self.copy_out("zstd", CACHE).ok()));
+    }
+
+    /// Brings all three across.
+    pub(crate) fn bring_all(&self) {
+        self.bring_bundle();
+        self.bring_export();
+        self.bring_cache();
+    }
+
+    fn carry(&self, file: &str, make: impl FnOnce()) {
+        let (from, to) = (self.here.path(file), self.there.path(file));
+        if !from.exists() {
+            make();
+        }
+        remove(&to);
+        let linked = std::process::Command::new("cp").args(["-al"]).arg(&from).arg(&to).status();
+        match linked {
+            Ok(status) if status.success() => {}
+            other => panic!("cannot link {} to {}: {other:?}", from.display(), to.display()),
+        }
+    }
+
+    /// `ferry load` of the bundle on the other side.
+    pub(crate) fn load(&self, store: &[&str]) -> MachineCommand {
+        self.there.command("ferry").args(["load", "--quiet", BUNDLE]).args(store)
+    }
+
+    /// `nix-store --import` of the export on the other side.
+    pub(crate) fn import(&self) -> MachineCommand {
+        shell(&self.there, &format!("zstd -q -d -c {EXPORT} | nix-store --import"))
+    }
+
+    /// `nix copy` from the cache on the other side.
+    pub(crate) fn copy_in(&self) -> MachineCommand {
+        let derivation: &[&str] = if self.is_recipe() { &["--derivation"] } else { &[] };
+        self.there
+            .command("nix")
+            .args(["copy", "--no-check-sigs", "--from", &format!("file://{CACHE}")])
+            .args(derivation)
+            .args(&self.roots)
+    }
+
+    /// Takes the other side's store and caches away.
+    pub(crate) fn empty(&self) {
+        for directory in ["/nix", "/root", "/data/island"] {
+            let directory = self.there.path(directory);
+            let Ok(entries) = fs::read_dir(&directory) else { continue };
+            entries.flatten().for_each(|entry| remove(&entry.path()));
+        }
+    }
+}
+
+/// A pipeline, which fails when one of its commands does.
+pub(crate) fn shell(machine: &Machine, script: &str) -> MachineCommand {
+    machine.command("bash").args(["-euo", "pipefail", "-c", script])
+}
+
+/// Removes a file or a tree, if it is there.
+pub(crate) fn remove(path: &Path) {
+    // As root, who may write to directories that are read-only.
+    let removed = match fs::symlink_metadata(path) {
+        Err(_) => return,
+        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+    };
+    removed.unwrap_or_else(|error| panic!("cannot remove {}: {error}", path.display()));
+}
+
+/// The size of a file.
+pub(crate) fn size_of(path: &Path) -> u64 {
+    fs::metadata(path)
+        .unwrap_or_else(|error| panic!("cannot look at {}: {error}", path.display()))
+        .len()
+}

@@ -1,0 +1,24 @@
+//! What a bundle does to those who read it when it is damaged, hostile or not trusted: nothing.
+//!
+//! No Nix and no rights are needed. Bundles come from a writer of their own (`builder`), made from
+//! the description of the format, which knows how to tell every lie and still get the digests
+//! right; they are verified, and loaded into a chroot store with things around it that must stay
+//! as they are (`receiver`).
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+// Tests make temporary directories where the environment says, and start themselves again.
+#![allow(clippy::disallowed_methods)]
+
+mod builder;
+mod objects;
+mod receiver;
+mod wire;
+
+mod conflicts;
+mod contents;
+mod damage;
+mod index;
+mod memory;
+mod nars;
+mod signatures;
+mod structure;

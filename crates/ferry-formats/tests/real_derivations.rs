@@ -1,0 +1,91 @@
+//! Every derivation of a real system, read, written again, and its paths computed again: a `.drv`
+//! holds Nix's own answers.
+//!
+//! The data are another project's and stay out of this repository: they are read from
+//! `../shared/data` beside it, where that is there.
+
+// A test fails by panicking, and says loudly what it did not test.
+#![allow(clippy::expect_used, clippy::print_stderr)]
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use ferry_formats::derivation::{self, Derivation, OutputPaths};
+use ferry_formats::{StoreDir, StorePath};
+
+/// The derivations by store path, or `None`, loudly, where the data are not there.
+fn real_derivations() -> Option<BTreeMap<StorePath, Vec<u8>>> {
+    let archive = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../../shared/data/ekaos-minimal-drvs.tar.zst");
+    let Ok(file) = File::open(&archive) else {
+        eprintln!("NOT TESTED: the real derivations are not at {}", archive.display());
+        return None;
+    };
+    let mut archive = tar::Archive::new(zstd::Decoder::new(file).expect("a zstd file"));
+    let mut found = BTreeMap::new();
+    for entry in archive.entries().expect("a tar file") {
+        let mut entry = entry.expect("an entry");
+        let name = entry.path().expect("a name").into_owned();
+        let Some(base) = name.file_name().and_then(|base| base.to_str()) else { continue };
+        if !base.ends_with(".drv") {
+            continue;
+        }
+        let path = StorePath::from_basename(base.as_bytes()).expect("a store path");
+        let mut text = Vec::new();
+        entry.read_to_end(&mut text).expect("contents");
+        found.insert(path, text);
+    }
+    Some(found)
+}
+
+#[test]
+fn each_is_written_as_it_was_read_and_has_the_paths_that_nix_gave_it() {
+    let Some(texts) = real_derivations() else { return };
+    assert_eq!(texts.len(), 1021);
+    let store_dir = StoreDir::default();
+    let mut outputs = OutputPaths::default();
+    let mut output_count = 0;
+    for (path, text) in &texts {
+        let parsed: Derivation =
+            derivation::parse(&store_dir, path, text).expect("a derivation is parsed");
+        assert_eq!(&parsed.to_aterm_bytes(), text, "{path} is not written as it was read");
+
+        let references = parsed.input_derivations().keys().chain(parsed.input_sources());
+        let computed = store_dir.build_text_path(path.name(), text, references).expect("a path");
+        assert_eq!(&computed, path);
+
+        let mut lookup = |input: &StorePath| {
+            texts.get(input).cloned().ok_or_else(|| "it is not in the set".to_owned())
+        };
+        outputs.check(path, &parsed, &mut lookup).expect("the output paths are right");
+        output_count += derivation::outputs(&parsed).expect("outputs").len();
+    }
+    assert!(output_count > texts.len(), "some have several outputs");
+}
+
+#[test]
+fn a_derivation_with_one_wrong_output_path_is_refused() {
+    let Some(texts) = real_derivations() else { return };
+    let store_dir = StoreDir::default();
+    let mut refused = 0;
+    for (path, text) in texts.iter().take(100) {
+        let parsed = derivation::parse(&store_dir, path, text).expect("a derivation is parsed");
+        let (_, Some(output)) = derivation::outputs(&parsed).expect("outputs").remove(0) else {
+            continue;
+        };
+        // Another hash wherever the output's stands: well-formed, and wrong.
+        let right = output.to_basename();
+        let wrong = format!("00000000000000000000000000000000-{}", output.name());
+        let forged = String::from_utf8_lossy(text).replace(&right, &wrong);
+        let parsed = derivation::parse(&store_dir, path, forged.as_bytes()).expect("it is parsed");
+        let mut lookup = |input: &StorePath| {
+            texts.get(input).cloned().ok_or_else(|| "it is not in the set".to_owned())
+        };
+        let error = OutputPaths::default().check(path, &parsed, &mut lookup).expect_err("wrong");
+        assert!(error.to_string().contains(path.name()), "{error}");
+        refused += 1;
+    }
+    assert!(refused > 90, "{refused}");
+}

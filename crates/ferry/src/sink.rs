@@ -1,0 +1,95 @@
+//! Where a bundle goes: standard output, a device or pipe, or a file that appears when it is
+//! whole.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufWriter, IsTerminal as _, Write};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use ferry_store::{CopyReport, Result};
+
+use crate::failure::Failure;
+use crate::unfinished;
+
+/// Somewhere to write a bundle.
+pub(crate) enum Sink {
+    StandardOutput,
+    /// Something that is there and is no file: it is written to, never replaced.
+    Device(PathBuf),
+    /// A file, new or to be replaced; links were followed.
+    File(PathBuf),
+}
+
+const BUFFER: usize = 1 << 20;
+
+impl Sink {
+    /// What the user means by `output`.
+    pub(crate) fn new(output: &Path) -> std::result::Result<Self, Failure> {
+        if output == Path::new("-") {
+            if io::stdout().is_terminal() {
+                let reason = "a bundle is not for a terminal: name a file, or put a pipe behind";
+                return Err(Failure::usage(reason));
+            }
+            return Ok(Self::StandardOutput);
+        }
+        match fs::metadata(output) {
+            Ok(metadata) if metadata.is_dir() => {
+                Err(Failure::usage(format!("{} is a directory", output.display())))
+            }
+            Ok(metadata) if !metadata.is_file() => Ok(Self::Device(output.to_owned())),
+            Ok(_) => Ok(Self::File(fs::canonicalize(output).map_err(failed(output))?)),
+            Err(_) => Ok(Self::File(output.to_owned())),
+        }
+    }
+
+    /// Writes a bundle, and returns its size where it is a file.
+    pub(crate) fn write(
+        &self,
+        write: impl FnOnce(Box<dyn Write + Send>) -> Result<CopyReport>,
+    ) -> std::result::Result<(CopyReport, Option<u64>), Failure> {
+        match self {
+            Self::StandardOutput => Ok((write(Box::new(io::stdout()))?, None)),
+            Self::Device(path) => {
+                let device = OpenOptions::new().write(true).open(path).map_err(failed(path))?;
+                Ok((write(Box::new(BufWriter::with_capacity(BUFFER, device)))?, None))
+            }
+            Self::File(path) => into_file(path, write),
+        }
+    }
+}
+
+/// Writes beside `path` and moves it there once it is whole and on the disk.
+fn into_file(
+    path: &Path,
+    write: impl FnOnce(Box<dyn Write + Send>) -> Result<CopyReport>,
+) -> std::result::Result<(CopyReport, Option<u64>), Failure> {
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let temporary = tempfile::Builder::new()
+        .prefix(".ferry-")
+        .permissions(fs::Permissions::from_mode(0o666))
+        .tempfile_in(directory)
+        .map_err(failed(path))?;
+    unfinished::begin(temporary.path());
+    let file: File = temporary.as_file().try_clone().map_err(failed(path))?;
+    let report = write(Box::new(BufWriter::with_capacity(BUFFER, file)))?;
+    temporary.as_file().sync_all().map_err(failed(path))?;
+    let size = temporary.as_file().metadata().map_err(failed(path))?.len();
+    temporary.persist(path).map_err(|error| failed(path)(error.error))?;
+    unfinished::finished();
+    // The new name is on the disk when its directory is.
+    File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed(path))?;
+    Ok((report, Some(size)))
+}
+
+fn failed(path: &Path) -> impl FnOnce(io::Error) -> Failure {
+    move |error| {
+        let failure = Failure::new(format!("cannot write {}: {error}", path.display()));
+        match error.kind() {
+            io::ErrorKind::StorageFull => failure.hint("make room, or write it somewhere else"),
+            _ => failure,
+        }
+    }
+}

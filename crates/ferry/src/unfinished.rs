@@ -1,0 +1,30 @@
+//! Files that are not whole yet, and go away when the user stops the program.
+//!
+//! Dropping a temporary file removes it, but a signal drops nothing: without this, stopping a
+//! long `ferry pack` would leave its gigabytes behind.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+/// The file being written.
+static UNFINISHED: Mutex<Option<PathBuf>> = Mutex::new(None);
+
+/// Exit code after a signal from the keyboard, as shells have it: 128 and the signal's number.
+const INTERRUPTED: i32 = 130;
+
+/// Removes `file` if the program is interrupted before [`finished`].
+pub(crate) fn begin(file: &Path) {
+    *UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner) = Some(file.to_owned());
+    // A handler that cannot be set leaves things as they are: the file is kept.
+    let _ = ctrlc::set_handler(|| {
+        if let Some(file) = &*UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner) {
+            let _ = std::fs::remove_file(file);
+        }
+        std::process::exit(INTERRUPTED);
+    });
+}
+
+/// The file has become what it was to be.
+pub(crate) fn finished() {
+    *UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner) = None;
+}

@@ -22,7 +22,7 @@ pub(crate) fn encode(infos: &[PathInfo]) -> Vec<u8> {
         out.extend_from_slice(&info.nar_hash.0);
         put_number(&mut out, info.nar_size);
         put_number(&mut out, info.references.len() as u64);
-        for reference in &info.references {
+        for reference in info.references.iter() {
             // Admission has checked that nothing outside is referred to.
             put_number(&mut out, numbers.get(reference).copied().unwrap_or(u64::MAX));
         }
@@ -109,6 +109,7 @@ fn decode_entry(
             Err(source) => return take.malformed(format!("signature of {path}: {source}")),
         }
     }
+    let references = references.into();
     Ok(PathInfo { path, nar_hash, nar_size, references, deriver, ca, signatures })
 }
 

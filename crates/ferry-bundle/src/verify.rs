@@ -79,6 +79,10 @@ impl Destination for Nowhere<'_> {
         self.bundle.describe()
     }
 
+    fn activity(&self) -> &'static str {
+        "verifying"
+    }
+
     fn present(&self, paths: &[StorePath]) -> Result<Vec<Option<PathInfo>>> {
         Ok(vec![None; paths.len()])
     }

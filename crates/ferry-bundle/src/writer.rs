@@ -52,6 +52,10 @@ impl<W: Write + Send + 'static> Destination for BundleWriter<W> {
         format!("bundle {}", self.name)
     }
 
+    fn activity(&self) -> &'static str {
+        "packing"
+    }
+
     fn present(&self, paths: &[StorePath]) -> Result<Vec<Option<PathInfo>>> {
         Ok(vec![None; paths.len()])
     }

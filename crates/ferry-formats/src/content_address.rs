@@ -248,7 +248,7 @@ mod tests {
         let store_dir = StoreDir::default();
         let path = store_dir.build_ca_path(name, &ca, [], self_reference).unwrap();
         PathInfo {
-            references: if self_reference { vec![path.clone()] } else { vec![] },
+            references: if self_reference { [path.clone()].into() } else { [].into() },
             path,
             nar_hash: NarHash::of(nar),
             nar_size: nar.len() as u64,

@@ -1,12 +1,14 @@
 //! What a store records about one of its paths.
 
+use std::sync::Arc;
+
 use crate::keys::{PublicKey, SecretKey, Signature};
 use crate::{ContentAddress, NarHash, StoreDir, StorePath};
 
 /// The metadata that travels with a store path.
 ///
 /// `references` is sorted, has no duplicates, and holds the path itself where the object refers
-/// to itself.
+/// to itself. It is shared by all clones: a set of path infos is mostly references.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PathInfo {
     /// The path described.
@@ -16,7 +18,7 @@ pub struct PathInfo {
     /// Size of its NAR in bytes.
     pub nar_size: u64,
     /// The store paths that its contents mention.
-    pub references: Vec<StorePath>,
+    pub references: Arc<[StorePath]>,
     /// The derivation that produced it, if the store knows.
     pub deriver: Option<StorePath>,
     /// The claim that the path follows from its content, if it is one.

@@ -30,7 +30,7 @@ pub fn closure(store: &dyn Store, roots: &[StorePath]) -> Result<BTreeMap<StoreP
                 },
             });
         };
-        for reference in &info.references {
+        for reference in info.references.iter() {
             if seen.insert(reference.clone()) {
                 pending.push((reference.clone(), Some(path.clone())));
             }

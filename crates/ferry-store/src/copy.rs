@@ -48,7 +48,7 @@ pub fn copy(
         present: plan.present(),
         nar_size: plan.nar_size(),
     };
-    progress.begin("copying", report.added as u64, report.nar_size);
+    progress.begin(destination.activity(), report.added as u64, report.nar_size);
     let outcome = transfer(source, destination, &plan, progress);
     progress.end();
     outcome.map(|()| report)

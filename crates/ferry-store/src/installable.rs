@@ -53,13 +53,18 @@ pub fn parse(text: &str, store_dir: &StoreDir, working_directory: &Path) -> Resu
         Some((place, outputs)) => (place, Some(parse_outputs(outputs).map_err(bad)?)),
         None => (text, None),
     };
-    let looks_like_a_path = place.starts_with(['/', '.']) && !place.contains('#');
+    let looks_like_a_path =
+        (place.starts_with(['/', '.']) || place.ends_with(".drv")) && !place.contains('#');
     let path = if let Ok(path) = StorePath::from_basename(place.as_bytes()) {
         path
     } else if looks_like_a_path || working_directory.join(place).is_symlink() {
         resolve(&working_directory.join(place), store_dir).map_err(bad)?
     } else {
-        return Ok(Parsed::NeedsEvaluation);
+        // `result/bin` is one too, and `nixpkgs/nixos-25.11` a flake.
+        match resolve(&working_directory.join(place), store_dir) {
+            Ok(path) if place.contains('/') => path,
+            _ => return Ok(Parsed::NeedsEvaluation),
+        }
     };
     let installable = match outputs {
         None => Installable::Path(path),
@@ -172,6 +177,7 @@ mod tests {
         let at = |text: &str| parse(text, &StoreDir::default(), directory.path());
         assert_eq!(at("./result").unwrap(), expect);
         assert_eq!(at("result").unwrap(), expect);
+        assert_eq!(at("result/bin/x").unwrap(), expect);
         assert_eq!(at("./loop/again").unwrap(), expect);
         assert!(at("./loop").is_err());
     }

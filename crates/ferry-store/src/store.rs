@@ -106,6 +106,11 @@ pub trait Destination {
     /// What to call it in a message.
     fn describe(&self) -> String;
 
+    /// What to call a copy to it while it goes on.
+    fn activity(&self) -> &'static str {
+        "copying"
+    }
+
     /// What it already has of `paths`, in the same order.
     ///
     /// # Errors

@@ -11,7 +11,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 const APPEARS_AFTER: Duration = Duration::from_millis(250);
 const REDRAWS_A_SECOND: u8 = 30;
 const LINE: &str =
-    "{msg} {bar:24} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} ETA {eta}";
+    "{msg} {wide_bar} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} ETA {eta}";
 
 /// Draws a bar on standard error, if that is a terminal and nobody asked for quiet.
 pub(crate) struct Bars {
@@ -31,11 +31,10 @@ struct State {
 }
 
 impl Bars {
-    /// `messages` is whether to pass on what others (a daemon) have to say.
-    pub(crate) fn new(quiet: bool, messages: bool) -> Self {
+    pub(crate) fn new(quiet: bool) -> Self {
         Self {
             shown: !quiet && std::io::stderr().is_terminal(),
-            messages: !quiet && messages,
+            messages: !quiet,
             state: Mutex::new(None),
         }
     }
@@ -51,8 +50,14 @@ impl Bars {
         }
         if state.visible {
             state.bar.set_position(state.bytes);
-            state.bar.set_message(format!("{} {}/{} paths", state.what, state.done, state.paths));
         }
+    }
+}
+
+impl State {
+    fn count(&mut self, done: u64) {
+        self.done = done;
+        self.bar.set_message(format!("{} {done}/{} paths", self.what, self.paths));
     }
 }
 
@@ -65,7 +70,7 @@ impl Progress for Bars {
         if let Ok(style) = ProgressStyle::with_template(LINE) {
             bar.set_style(style);
         }
-        let state = State {
+        let mut state = State {
             bar,
             what: what.to_owned(),
             begun: Instant::now(),
@@ -74,6 +79,7 @@ impl Progress for Bars {
             bytes: 0,
             visible: false,
         };
+        state.count(0);
         if let Ok(mut current) = self.state.lock() {
             *current = Some(state);
         }
@@ -84,7 +90,7 @@ impl Progress for Bars {
     }
 
     fn path(&self, _path: &StorePath) {
-        self.update(|state| state.done += 1);
+        self.update(|state| state.count(state.done + 1));
     }
 
     #[allow(clippy::print_stderr)]

@@ -22,7 +22,7 @@ pub(crate) struct Context {
     pub(crate) talk: Talk,
     pub(crate) bars: Arc<Bars>,
     pub(crate) surroundings: Surroundings,
-    verbose: u8,
+    daemon_verbosity: u64,
     conf: NixConf,
 }
 
@@ -39,14 +39,14 @@ impl Context {
         Ok(Self {
             json: global.json,
             talk: Talk { quiet: global.quiet },
-            bars: Arc::new(Bars::new(global.quiet, global.verbose > 0)),
+            bars: Arc::new(Bars::new(global.quiet)),
             surroundings: Surroundings {
                 store_dir: env::var("NIX_STORE_DIR").ok(),
                 state_dir: env::var_os("NIX_STATE_DIR").map(PathBuf::from),
                 daemon_socket: env::var_os("NIX_DAEMON_SOCKET_PATH").map(PathBuf::from),
                 working_directory,
             },
-            verbose: global.verbose,
+            daemon_verbosity: daemon_verbosity(global),
             conf,
         })
     }
@@ -68,7 +68,7 @@ impl Context {
     ) -> Result<OpenStore, Failure> {
         let options = DaemonOptions {
             no_check_signatures,
-            verbosity: self.verbose.into(),
+            verbosity: self.daemon_verbosity,
             settings: Vec::new(),
             log: Arc::clone(&self.bars) as _,
         };
@@ -86,6 +86,15 @@ impl Context {
             .ok_or_else(|| {
                 Failure::new("cannot find the home directory").hint("set HOME, or use --no-root")
             })
+    }
+}
+
+/// How much a daemon should say, as Nix counts: warnings, unless there is to be less or more.
+fn daemon_verbosity(global: &Global) -> u64 {
+    match (global.quiet, global.verbose) {
+        (true, _) => 0,
+        (false, 0) => 1,
+        (false, more) => 2 + u64::from(more),
     }
 }
 

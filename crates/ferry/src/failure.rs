@@ -109,8 +109,9 @@ fn store_hint(error: &Error) -> (Option<String>, u8) {
             "the object is damaged where it comes from; `nix-store --verify-path` and \
              `nix-store --repair-path` mend a store"
         }
-        Error::NotBuilt { derivation, output, .. } => {
-            return (Some(format!("build it first: nix build '{derivation}^{output}'")), FAILED);
+        Error::NotBuilt { derivation, .. } => {
+            // The one command for this that every version of Nix has.
+            return (Some(format!("build it first: nix-store --realise {derivation}")), FAILED);
         }
         Error::NoDeriver { .. } => {
             "name its `.drv`, or take the path itself with --set runtime or --also"

@@ -26,7 +26,7 @@ impl Object {
             path,
             nar_hash: NarHash::of(&nar),
             nar_size: nar.len() as u64,
-            references,
+            references: references.into(),
             deriver: None,
             ca: None,
             signatures: Vec::new(),

@@ -238,7 +238,9 @@ pub(super) fn stream_error(daemon: &str, error: io::Error) -> Error {
         Err(error) => Error::Protocol {
             daemon: daemon.to_owned(),
             reason: match error.kind() {
-                io::ErrorKind::UnexpectedEof => "it closed the connection".to_owned(),
+                io::ErrorKind::UnexpectedEof
+                | io::ErrorKind::BrokenPipe
+                | io::ErrorKind::ConnectionReset => "it closed the connection".to_owned(),
                 _ => error.to_string(),
             },
         },

@@ -203,7 +203,7 @@ impl DaemonStore {
             path: path.clone(),
             nar_hash: NarHash::parse(&nar_hash).map_err(|e| bad("NAR hash", e.to_string()))?,
             nar_size,
-            references,
+            references: references.into(),
             deriver: if deriver.is_empty() { None } else { Some(self.parse_path(&deriver)?) },
             ca: match ca.as_str() {
                 "" => None,

@@ -149,6 +149,7 @@ impl Database {
         let mut references =
             row.references.iter().map(|text| self.parse_path(text)).collect::<Result<Vec<_>>>()?;
         references.sort();
+        let references = references.into();
         Ok(PathInfo { path: path.clone(), nar_hash, nar_size, references, deriver, ca, signatures })
     }
 

@@ -29,6 +29,36 @@ pub(super) fn try_exclusive(file: &impl std::os::fd::AsFd) -> bool {
     rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive).is_ok()
 }
 
+/// The lock that every Nix process holds shared while it has the store open (`big-lock`).
+pub(super) struct StoreLock(File);
+
+impl StoreLock {
+    /// Holds it as everybody does.
+    pub(super) fn hold(path: &Path) -> Result<Self> {
+        hold_shared(path).map(Self)
+    }
+
+    /// Runs `work`, if possible with nobody else in the store; tells it whether that is so. Who
+    /// wants to open the store meanwhile waits.
+    pub(super) fn alone_if_possible<T>(&self, work: impl FnOnce(bool) -> Result<T>) -> Result<T> {
+        let alone = try_exclusive(&self.0);
+        // Trying in vain lets go of what was held.
+        if !alone {
+            self.share()?;
+        }
+        let outcome = work(alone);
+        if alone {
+            self.share()?;
+        }
+        outcome
+    }
+
+    fn share(&self) -> Result<()> {
+        rustix::fs::flock(&self.0, FlockOperation::LockShared)
+            .map_err(Error::os("share the lock of the store"))
+    }
+}
+
 /// The lock on one store path, `PATH.lock`; released and removed when dropped.
 pub(super) struct PathLock {
     file: File,

@@ -4,9 +4,11 @@ mod database;
 mod layout;
 mod locks;
 mod reader;
+mod registrar;
 mod restore;
 mod roots;
 mod schema;
+mod staging;
 mod writer;
 
 use std::io::ErrorKind;

@@ -99,6 +99,8 @@ pub(super) fn open_for_writing(layout: &Layout) -> Result<Connection> {
     Ok(connection)
 }
 
+/// As Nix connects, with room for the pages that one batch touches: in SQLite's usual 2 MB they
+/// are written and read again many times over.
 fn connect(file: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_CREATE
@@ -109,6 +111,7 @@ fn connect(file: &Path) -> rusqlite::Result<Connection> {
         "pragma synchronous = normal;
          pragma main.journal_mode = wal;
          pragma wal_autocheckpoint = 40000;
+         pragma cache_size = -32768;
          pragma foreign_keys = 1;",
     )?;
     connection.set_prepared_statement_cache_capacity(16);

@@ -11,6 +11,7 @@ use clap::CommandFactory as _;
 use crate::cli::{Arguments, Command};
 use crate::context::Context;
 use crate::failure::Failure;
+use crate::output;
 
 pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
     let context = Context::new(&arguments.global)?;
@@ -22,8 +23,9 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Load(options) => load::run(&context, &options),
         Command::Completions { shell } => {
             let mut command = Arguments::command();
-            clap_complete::generate(shell, &mut command, "ferry", &mut std::io::stdout());
-            Ok(())
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut command, "ferry", &mut script);
+            output::line(&script)
         }
         Command::Man { directory } => clap_mangen::generate_to(Arguments::command(), &directory)
             .map_err(|error| {

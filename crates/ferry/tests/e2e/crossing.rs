@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::support::{
     Built, NOBODY, all_valid, assert_store_is_whole, carry, closure, ferry, ferry_without_nix,
-    generate_key, invalid, machine, next_command, outputs, query, shell,
+    generate_key, invalid, machine, next_command, objects, on_each_built, outputs, query, shell,
 };
 
 /// Where bundles are, on either side. Anybody may write there.
@@ -163,6 +163,39 @@ fn assert_signed(machine: &Machine, key: &str, pair: &str) {
     let other = generate_key(machine, "harbour-1");
     let untrusted = verify(&other.public);
     assert!(!untrusted.status.success(), "{pair}: a key of the same name will do");
+}
+
+#[test]
+fn nix_records_of_loaded_paths_what_it_records_of_its_own() {
+    on_each_built(|world, sender| {
+        let Built { machine: from, derivation, top, fod } = sender;
+        let key = generate_key(from, "harbour-1");
+        let pack = ["pack", derivation, "--also", top, "--also", fod, "-o", BUNDLE];
+        ferry(from, pack).args(["--sign-key", &key.secret]).ok();
+        let mut paths = query(from, &["--requisites", derivation, top, fod]);
+        paths.dedup();
+        // Hashes, sizes, derivers and references.
+        let records =
+            |machine: &Machine| machine.command("nix-store").arg("--dump-db").args(&paths).ok();
+        for to in ["local", "daemon"] {
+            let receiver = machine(world, from.version());
+            receiver.configure(&format!("trusted-public-keys = {}", key.public));
+            carry(from, &receiver, BUNDLE);
+            let _daemon = receiver.daemon();
+            ferry(&receiver, ["load", BUNDLE, "--to", to, "--no-root"]).ok();
+            assert_eq!(all_valid(&receiver), objects(from, paths.clone()), "{to}");
+            assert_eq!(records(&receiver), records(from), "{to}");
+
+            // It knows the derivations that are loaded for the derivers of what is.
+            let root = format!("ln -s {top} {fod} /nix/var/nix/gcroots");
+            shell(&receiver, &format!("{root}; nix-store --gc")).ok();
+            assert_eq!(invalid(&receiver, &paths), [""; 0], "{to}");
+            let gc = ["--gc", "--option", "keep-derivations", "false"];
+            receiver.command("nix-store").args(gc).ok();
+            let left = all_valid(&receiver).into_iter().filter(|left| left.path.ends_with(".drv"));
+            assert_eq!(left.count(), 0, "{to}");
+        }
+    });
 }
 
 #[test]

@@ -9,4 +9,8 @@
 mod support;
 
 mod crossing;
+mod daemon;
+mod installables;
+mod output;
 mod stores;
+mod trust;

@@ -1,11 +1,9 @@
 //! Stores on disk, whatever state they are in and wherever they are.
 
 use std::collections::BTreeSet;
-use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -13,7 +11,8 @@ use std::path::Path;
 use ferry_test_world::{Machine, MachineCommand, crossing, trees};
 
 use crate::support::{
-    NOBODY, all_valid, assert_store_is_whole, carry, ferry, machine, on_each, pack_runtime, shell,
+    NOBODY, all_valid, assert_store_is_whole, carry, ferry, machine, make_motley, on_each,
+    pack_runtime, shell,
 };
 
 const DATABASE: &str = "/nix/var/nix/db/db.sqlite";
@@ -168,6 +167,28 @@ fn somebody_without_rights_reads_the_files_or_asks_the_daemon() {
 }
 
 #[test]
+fn somebody_without_rights_loads_into_a_store_of_their_own() {
+    on_each(|_, machine| {
+        let path = trees::add(&machine, "motley", make_motley);
+        pack_runtime(&machine, &path, "/tmp/m.ferry").ok();
+        let own = ["--to", "/tmp/home-65534/island"];
+        ferry(&machine, ["load", "/tmp/m.ferry"]).args(own).user(NOBODY).ok();
+        let verify = ["--store", own[1], "--verify", "--check-contents"];
+        machine.command("nix-store").args(verify).user(NOBODY).ok();
+        let hash = |store: &str, user| {
+            let hash = machine.command("nix-store").args(["--store", store, "--query", "--hash"]);
+            hash.arg(&path).user(user).ok()
+        };
+        assert_eq!(hash(own[1], NOBODY), hash("local", 0));
+
+        // And not into everybody's.
+        let failed = ferry(&machine, ["load", "/tmp/m.ferry", "--to", "local"]);
+        let failed = failed.user(NOBODY).fails();
+        assert!(failed.stderr.contains("hint: run this as root"), "{}", failed.stderr);
+    });
+}
+
+#[test]
 fn a_chroot_store_of_nix_is_packed_and_one_of_ferry_is_opened_by_nix() {
     on_each(|_, machine| {
         machine.write("/data/file", "in a chroot\n");
@@ -243,30 +264,6 @@ fn a_store_with_another_directory_crosses_and_builds() {
         assert_eq!(hash(&receiver), hash(&sender));
         set(receiver.command("nix-store")).args(["--verify", "--check-contents"]).ok();
     });
-}
-
-/// A tree with one of everything that can be in a store object.
-fn make_motley(path: &Path) -> std::io::Result<()> {
-    let file =
-        |name: &[u8], contents: &[u8]| fs::write(path.join(OsStr::from_bytes(name)), contents);
-    fs::create_dir_all(path.join("deep/deeper/deepest"))?;
-    fs::create_dir(path.join("empty directory"))?;
-    file(b"empty", b"")?;
-    file(b"script", b"#!/bin/sh\necho run\n")?;
-    fs::set_permissions(path.join("script"), Permissions::from_mode(0o755))?;
-    file(b"deep/deeper/deepest/leaf", b"leaf\n")?;
-    file(b"caf\xe9 \xff\xfe", b"a name that is not UTF-8\n")?;
-    file("na\u{ef}ve \u{1f6a2}".as_bytes(), b"a name that is\n")?;
-    // Names whose order is that of their bytes, not that of anybody's alphabet.
-    for name in [&b"a"[..], b"a.b", b"a-b", b"aB", b"B", b"line\nbreak", b"-dash", b"%41", b"~"] {
-        file(name, name)?;
-    }
-    file(b"padded", &[7; 8])?;
-    file(b"large", &vec![b'x'; 1 << 20])?;
-    symlink("script", path.join("link"))?;
-    symlink("/nowhere/at all", path.join("dangling"))?;
-    symlink("..", path.join("deep/up"))?;
-    symlink(OsStr::from_bytes(b"caf\xe9"), path.join("odd target"))
 }
 
 /// The mode, time and number of links of everything at and below `path`.

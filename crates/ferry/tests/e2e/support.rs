@@ -1,5 +1,9 @@
 //! What the tests have in common.
 
+use std::ffi::OsStr;
+use std::fs::{self, Permissions};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
@@ -90,6 +94,14 @@ impl Built {
     pub(crate) fn output(&self, name: &str) -> String {
         let found = self.outputs().into_iter().find(|object| object.path.ends_with(name));
         found.unwrap_or_else(|| panic!("nothing was built that is called {name}")).path
+    }
+}
+
+/// Runs a test on a machine with each Nix version, on which everything is built.
+pub(crate) fn on_each_built(test: impl Fn(&World, &Built)) {
+    let Some(world) = World::open() else { return };
+    for version in NixVersion::ALL {
+        test(&world, &Built::new(&world, version));
     }
 }
 
@@ -192,4 +204,28 @@ pub(crate) fn generate_key(machine: &Machine, name: &str) -> Key {
     shell(machine, &script).ok();
     let public = machine.read(format!("{secret}.pub"));
     Key { secret, public: String::from_utf8_lossy(&public).trim().to_owned() }
+}
+
+/// A tree with one of everything that can be in a store object.
+pub(crate) fn make_motley(path: &Path) -> std::io::Result<()> {
+    let file =
+        |name: &[u8], contents: &[u8]| fs::write(path.join(OsStr::from_bytes(name)), contents);
+    fs::create_dir_all(path.join("deep/deeper/deepest"))?;
+    fs::create_dir(path.join("empty directory"))?;
+    file(b"empty", b"")?;
+    file(b"script", b"#!/bin/sh\necho run\n")?;
+    fs::set_permissions(path.join("script"), Permissions::from_mode(0o755))?;
+    file(b"deep/deeper/deepest/leaf", b"leaf\n")?;
+    file(b"caf\xe9 \xff\xfe", b"a name that is not UTF-8\n")?;
+    file("na\u{ef}ve \u{1f6a2}".as_bytes(), b"a name that is\n")?;
+    // Names whose order is that of their bytes, not that of anybody's alphabet.
+    for name in [&b"a"[..], b"a.b", b"a-b", b"aB", b"B", b"line\nbreak", b"-dash", b"%41", b"~"] {
+        file(name, name)?;
+    }
+    file(b"padded", &[7; 8])?;
+    file(b"large", &vec![b'x'; 1 << 20])?;
+    symlink("script", path.join("link"))?;
+    symlink("/nowhere/at all", path.join("dangling"))?;
+    symlink("..", path.join("deep/up"))?;
+    symlink(OsStr::from_bytes(b"caf\xe9"), path.join("odd target"))
 }

@@ -1,0 +1,235 @@
+//! Moving unpacked objects to their places and making them valid, a batch at a time.
+
+use std::collections::HashMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use ferry_formats::StorePath;
+use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, params};
+use rustix::fs::{CWD, RenameFlags};
+use rustix::io::Errno;
+
+use super::database::database_error;
+use super::layout::Layout;
+use super::locks::{PathLock, StoreLock};
+use super::restore::Kind;
+use super::staging::{Staged, Staging, remove};
+use crate::admission::Verified;
+use crate::{Error, Result};
+
+/// A batch is registered once it has unpacked this many bytes.
+const BATCH_BYTES: u64 = 512 << 20;
+/// ... or holds this many paths, each of which may cost an open lock file.
+const BATCH_PATHS: usize = 4096;
+/// Open files that a batch leaves for everything else.
+const SPARE_FILES: u64 = 256;
+
+pub(super) struct Registrar {
+    layout: Layout,
+    connection: Connection,
+    staging: Arc<Staging>,
+    store_lock: StoreLock,
+    ids: HashMap<StorePath, i64>,
+    batch: Vec<Staged>,
+    batch_bytes: u64,
+    batch_paths: usize,
+}
+
+impl Registrar {
+    pub(super) fn new(
+        layout: Layout,
+        connection: Connection,
+        staging: Arc<Staging>,
+        store_lock: StoreLock,
+    ) -> Self {
+        Self {
+            layout,
+            connection,
+            staging,
+            store_lock,
+            ids: HashMap::new(),
+            batch: Vec::new(),
+            batch_bytes: 0,
+            batch_paths: batch_paths(),
+        }
+    }
+
+    /// Takes in an object, after everything that it refers to.
+    pub(super) fn add(&mut self, staged: Staged) -> Result<()> {
+        self.batch_bytes += staged.verified.info().nar_size;
+        self.batch.push(staged);
+        if self.batch_bytes >= BATCH_BYTES || self.batch.len() >= self.batch_paths {
+            self.commit()?;
+        }
+        Ok(())
+    }
+
+    /// Registers what is left.
+    pub(super) fn finish(mut self) -> Result<()> {
+        self.commit()?;
+        // So that the database is one file, which can be put on a medium that is only read. It
+        // waits for no reader, and loses nothing where one is in the way.
+        let checkpoint = self
+            .connection
+            .query_row("pragma wal_checkpoint(truncate)", [], |row| row.get::<_, i64>(0));
+        tracing::debug!(?checkpoint, "the write-ahead log was written back");
+        Ok(())
+    }
+
+    /// Moves the batch into place and registers it.
+    fn commit(&mut self) -> Result<()> {
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        let batch = std::mem::take(&mut self.batch);
+        self.batch_bytes = 0;
+        self.staging.flush()?;
+        let Self { layout, connection, store_lock, ids, .. } = self;
+        store_lock.alone_if_possible(|alone| {
+            // With nobody else there, nobody else works on one of these paths.
+            let locks = if alone { Vec::new() } else { lock_paths(layout, &batch)? };
+            register(layout, connection, ids, &batch)?;
+            drop(locks);
+            Ok(())
+        })
+    }
+}
+
+fn lock_paths(layout: &Layout, batch: &[Staged]) -> Result<Vec<PathLock>> {
+    let place = |staged: &Staged| layout.real_path(&staged.verified.info().path);
+    let mut places: Vec<PathBuf> = batch.iter().map(place).collect();
+    // Sorted, as Nix does it: two writers never wait for each other in a circle.
+    places.sort();
+    places.iter().map(|place| PathLock::acquire(place)).collect()
+}
+
+/// One transaction: what it registers is in its place when it is committed.
+fn register(
+    layout: &Layout,
+    connection: &mut Connection,
+    ids: &mut HashMap<StorePath, i64>,
+    batch: &[Staged],
+) -> Result<()> {
+    let file = layout.database();
+    let sql = |error: rusqlite::Error| database_error(&file, &error);
+    let transaction =
+        connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sql)?;
+    let mut registration = Registration { layout, connection: &transaction, ids };
+    for staged in batch {
+        if !registration.is_valid(&staged.verified.info().path).map_err(sql)? {
+            move_into_place(layout, staged)?;
+            registration.insert(&staged.verified).map_err(sql)?;
+        }
+    }
+    transaction.commit().map_err(sql)
+}
+
+fn move_into_place(layout: &Layout, staged: &Staged) -> Result<()> {
+    let place = layout.real_path(&staged.verified.info().path);
+    let failed = || Error::os(format!("move an object to {}", place.display()));
+    match rename_to_free(&staged.place, &place) {
+        Err(Errno::EXIST) => {
+            // Not valid: left behind by somebody who was interrupted.
+            remove(&place)?;
+            rename_to_free(&staged.place, &place).map_err(failed())?;
+        }
+        outcome => outcome.map_err(failed())?,
+    }
+    if staged.kind == Kind::Directory {
+        fs::set_permissions(&place, fs::Permissions::from_mode(0o555))
+            .map_err(Error::io(format!("make {} read-only", place.display())))?;
+    }
+    Ok(())
+}
+
+/// Renames, and replaces nothing.
+fn rename_to_free(from: &Path, to: &Path) -> rustix::io::Result<()> {
+    match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        // A file system that cannot refuse by itself.
+        Err(Errno::INVAL | Errno::NOSYS) => match rustix::fs::lstat(to) {
+            Ok(_) => Err(Errno::EXIST),
+            Err(Errno::NOENT) => rustix::fs::rename(from, to),
+            Err(error) => Err(error),
+        },
+        outcome => outcome,
+    }
+}
+
+/// The statements by which paths become valid, inside one transaction.
+struct Registration<'a> {
+    layout: &'a Layout,
+    connection: &'a Connection,
+    ids: &'a mut HashMap<StorePath, i64>,
+}
+
+impl Registration<'_> {
+    fn is_valid(&mut self, path: &StorePath) -> rusqlite::Result<bool> {
+        Ok(self.id(path)?.is_some())
+    }
+
+    fn id(&mut self, path: &StorePath) -> rusqlite::Result<Option<i64>> {
+        if let Some(id) = self.ids.get(path) {
+            return Ok(Some(*id));
+        }
+        let id = self
+            .connection
+            .prepare_cached("select id from ValidPaths where path = ?")?
+            .query_row([self.layout.store_dir.render_path(path)], |row| row.get(0))
+            .optional()?;
+        if let Some(id) = id {
+            self.ids.insert(path.clone(), id);
+        }
+        Ok(id)
+    }
+
+    fn insert(&mut self, verified: &Verified) -> rusqlite::Result<()> {
+        let info = verified.info();
+        let store_dir = &self.layout.store_dir;
+        let signatures: Vec<String> = info.signatures.iter().map(ToString::to_string).collect();
+        let now = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs());
+        self.connection
+            .prepare_cached(
+                "insert into ValidPaths \
+                 (path, hash, registrationTime, deriver, narSize, ultimate, sigs, ca) \
+                 values (?, ?, ?, ?, ?, null, ?, ?)",
+            )?
+            .execute(params![
+                store_dir.render_path(&info.path),
+                format!("sha256:{}", info.nar_hash.to_base16()),
+                i64::try_from(now).unwrap_or(0),
+                info.deriver.as_ref().map(|path| store_dir.render_path(path)),
+                i64::try_from(info.nar_size).unwrap_or(i64::MAX),
+                (!signatures.is_empty()).then(|| signatures.join(" ")),
+                info.ca.as_ref().map(ToString::to_string),
+            ])?;
+        let id = self.connection.last_insert_rowid();
+        self.ids.insert(info.path.clone(), id);
+        for reference in info.references.iter() {
+            // Admission has seen to it that it is there; the foreign key would refuse it anyway.
+            let reference = self.id(reference)?.unwrap_or(-1);
+            self.connection
+                .prepare_cached("insert or replace into Refs (referrer, reference) values (?, ?)")?
+                .execute(params![id, reference])?;
+        }
+        for (name, path) in verified.outputs() {
+            self.connection
+                .prepare_cached(
+                    "insert or replace into DerivationOutputs (drv, id, path) values (?, ?, ?)",
+                )?
+                .execute(params![id, name, self.layout.store_dir.render_path(path)])?;
+        }
+        Ok(())
+    }
+}
+
+/// As many paths to a batch as the process may have files open.
+fn batch_paths() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let files = limit.current.unwrap_or(u64::MAX).saturating_sub(SPARE_FILES).max(16);
+    usize::try_from(files).unwrap_or(BATCH_PATHS).min(BATCH_PATHS)
+}

@@ -35,6 +35,12 @@ impl<'a> Case<'a> {
         Self { against: Some(ferry.to_owned()), ..Self::ferry(what, run) }
     }
 
+    /// The same under another name.
+    pub(crate) fn named(mut self, what: impl Into<String>) -> Self {
+        self.what = what.into();
+        self
+    }
+
     /// What to do before each run; not measured.
     pub(crate) fn after(mut self, prepare: impl Fn() + 'a) -> Self {
         self.prepare = Box::new(prepare);

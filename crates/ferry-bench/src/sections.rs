@@ -184,8 +184,8 @@ impl Bench {
         let direct = "ferry load, again";
         let cases = vec![
             load(freight, direct, &[]),
-            Case { what: "nix-store --import, again".into(), ..import(freight, direct) },
-            Case { what: "nix copy --from file://, again".into(), ..copy_in(freight, direct) },
+            import(freight, direct).named("zstd -dc \\| nix-store --import, again"),
+            copy_in(freight, direct).named("nix copy --no-check-sigs --from file:// (zstd), again"),
         ];
         let title = format!("In, where all of it is already: {}", freight.name);
         section(title, "bytes in", self.options.runs, cases)
@@ -246,7 +246,7 @@ impl Bench {
         for freight in &freights {
             freight.bring_bundle();
             let case = pack(freight, "default");
-            cases.push(Case { what: format!("ferry pack: {}", freight.name), ..case });
+            cases.push(case.named(format!("ferry pack: {}", freight.name)));
             cases.push(
                 load(freight, &format!("ferry load: {}", freight.name), &[])
                     .after(|| freight.empty()),

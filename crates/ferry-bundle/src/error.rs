@@ -67,6 +67,12 @@ pub enum BundleError {
         /// The keys that did sign it.
         signed_by: Vec<String>,
     },
+    /// More than one bundle can hold.
+    #[error("one bundle cannot hold {what}; pack it in several")]
+    TooMuch {
+        /// What there is too much of.
+        what: String,
+    },
     /// A bundle on a stream can be read once.
     #[error("{bundle} is a stream and has been read already")]
     StreamUsedUp {

@@ -29,11 +29,47 @@ pub(crate) mod limit {
     pub(crate) const INDEX: u64 = 1 << 30;
     /// How far the index may grow when it is decompressed. It is made of digests, which do not
     /// compress: more than this is an attack.
-    pub(crate) const INDEX_RATIO: u64 = 64;
+    pub(crate) const INDEX_RATIO: u64 = 32;
     pub(crate) const INDEX_SLACK: u64 = 1 << 20;
+    pub(crate) const INDEX_PLAIN: u64 = 4 << 30;
     pub(crate) const SIGNATURES: u64 = 1 << 20;
     /// A block that does not compress grows a little.
     pub(crate) const BLOCK: u64 = (BLOCK_SIZE + (BLOCK_SIZE >> 7) + 1024) as u64;
+}
+
+/// How much of each kind an index may hold, given its compressed size. Each takes more room in
+/// memory than in the file, where it may take next to none; real ones stay far below.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Amounts {
+    /// A path has a digest of 20 bytes, which does not compress.
+    pub(crate) entries: u64,
+    /// References are numbers, and those of similar paths are alike.
+    pub(crate) references: u64,
+    /// A signature has 64 bytes that do not compress.
+    pub(crate) signatures: u64,
+}
+
+impl Amounts {
+    /// The most that an index of `packed` compressed bytes may hold.
+    pub(crate) fn most(packed: u64) -> Self {
+        Self {
+            entries: packed / 16 + 1024,
+            references: packed.saturating_mul(8) + (1 << 16),
+            signatures: packed / 32 + 1024,
+        }
+    }
+
+    /// What does not fit into `most`, if anything.
+    pub(crate) fn excess(self, most: Self) -> Option<String> {
+        [
+            (self.entries, most.entries, "paths"),
+            (self.references, most.references, "references"),
+            (self.signatures, most.signatures, "signatures"),
+        ]
+        .into_iter()
+        .find(|(found, most, _)| found > most)
+        .map(|(_, most, what)| format!("more than {most} {what}"))
+    }
 }
 
 /// What the signatures of a bundle sign: this, and the digest of its head in base 32.

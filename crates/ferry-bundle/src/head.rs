@@ -3,12 +3,12 @@
 use std::fmt;
 use std::io::Read;
 
-use ferry_formats::keys::{PublicKey, SecretKey, Signature};
+use ferry_formats::keys::{PublicKey, SecretKey, Signature, parse_signature};
 use ferry_formats::{PathInfo, StoreDir, StorePath, nixbase32};
 use sha2::{Digest as _, Sha256};
 
 use crate::codec::{Malformed, Take, put_bytes, put_number};
-use crate::format::{MAGIC, SIGNED_PREFIX, VERSION, limit, section};
+use crate::format::{Amounts, MAGIC, SIGNED_PREFIX, VERSION, limit, section};
 use crate::payload::Input;
 use crate::{BundleError, Manifest, Result, index};
 
@@ -63,6 +63,7 @@ pub(crate) fn encode(
     let plain = index::encode(infos);
     let mut packed = (plain.len() as u64).to_le_bytes().to_vec();
     packed.extend(zstd::bulk::compress(&plain, level).map_err(failed())?);
+    check_limits(&manifest, &packed, plain.len() as u64, infos)?;
 
     let mut out = MAGIC.to_vec();
     out.extend_from_slice(&VERSION.to_le_bytes());
@@ -78,6 +79,24 @@ pub(crate) fn encode(
     }
     put_section(&mut out, section::SIGNATURES, &signatures);
     Ok(out)
+}
+
+/// Refuses to write what a reader would refuse to read.
+fn check_limits(manifest: &[u8], packed: &[u8], plain: u64, infos: &[PathInfo]) -> Result<()> {
+    let size = packed.len() as u64;
+    let excess = if manifest.len() as u64 > limit::MANIFEST {
+        Some(format!("a manifest of {} bytes", manifest.len()))
+    } else if size > limit::INDEX || plain > most_plain(size) {
+        Some(format!("an index of {plain} bytes ({size} compressed)"))
+    } else {
+        index::amounts(infos).excess(Amounts::most(size))
+    };
+    excess.map_or(Ok(()), |what| Err(BundleError::TooMuch { what }))
+}
+
+/// How large an index of so many compressed bytes may be.
+fn most_plain(packed: u64) -> u64 {
+    (packed.saturating_mul(limit::INDEX_RATIO) + limit::INDEX_SLACK).min(limit::INDEX_PLAIN)
 }
 
 /// Reads and checks the head; the input then stands at the first block.
@@ -122,7 +141,7 @@ pub(crate) fn read<R: Read>(input: &mut Input<R>) -> Result<Head> {
     let manifest: Manifest = serde_json::from_slice(&manifest)
         .map_err(|error| input.damaged(manifest_at, format!("manifest: {error}")))?;
     let plain = decompress_index(&packed).map_err(|reason| input.damaged(index_at, reason))?;
-    let infos = index::decode(&plain).map_err(|malformed| {
+    let infos = index::decode(&plain, Amounts::most(packed.len() as u64)).map_err(|malformed| {
         let Malformed { position, reason } = malformed;
         input.damaged(index_at, format!("index, at byte {position} decompressed: {reason}"))
     })?;
@@ -136,7 +155,7 @@ fn read_signatures(mut take: Take<'_>) -> std::result::Result<Vec<Signature>, Ma
     let mut signatures = Vec::new();
     for _ in 0..take.number()? {
         let text = take.text()?;
-        match Signature::parse(text) {
+        match parse_signature(text) {
             Ok(signature) => signatures.push(signature),
             Err(source) => return take.malformed(format!("signature: {source}")),
         }
@@ -150,18 +169,20 @@ fn decompress_index(packed: &[u8]) -> std::result::Result<Vec<u8>, String> {
         return Err("index: too short".to_owned());
     };
     let size = u64::from_le_bytes(*size);
-    let most = (frame.len() as u64).saturating_mul(limit::INDEX_RATIO) + limit::INDEX_SLACK;
-    if size > most {
+    if size > most_plain(packed.len() as u64) {
         return Err(format!("index: {} bytes cannot hold {size}", frame.len()));
     }
-    let decoder = zstd::Decoder::new(frame).map_err(|error| format!("index: {error}"))?;
+    let broken = |error: std::io::Error| format!("index: {error}");
+    let mut decoder = zstd::Decoder::with_buffer(frame).map_err(broken)?.single_frame();
     let mut plain = Vec::new();
-    let read = decoder
-        .single_frame()
-        .take(size + 1)
-        .read_to_end(&mut plain)
-        .map_err(|error| format!("index: {error}"))?;
-    if read as u64 == size { Ok(plain) } else { Err(format!("index: it should have {size} bytes")) }
+    let read = (&mut decoder).take(size.saturating_add(1)).read_to_end(&mut plain);
+    if read.map_err(broken)? as u64 != size {
+        return Err(format!("index: it should have {size} bytes"));
+    }
+    match decoder.finish() {
+        [] => Ok(plain),
+        more => Err(format!("index: {} bytes too many", more.len())),
+    }
 }
 
 /// The manifest has to describe the index that follows it.

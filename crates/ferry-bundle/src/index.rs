@@ -6,10 +6,11 @@
 
 use std::collections::HashMap;
 
-use ferry_formats::keys::Signature;
+use ferry_formats::keys::parse_signature;
 use ferry_formats::{ContentAddress, NarHash, PathInfo, StorePath};
 
 use crate::codec::{Malformed, Take, put_bytes, put_number};
+use crate::format::Amounts;
 
 /// Encodes path infos, which have to be in reference order and closed under references.
 pub(crate) fn encode(infos: &[PathInfo]) -> Vec<u8> {
@@ -48,10 +49,25 @@ fn put_path(out: &mut Vec<u8>, path: &StorePath) {
     put_bytes(out, path.name().as_bytes());
 }
 
-/// Decodes an index, and accepts only what [`encode`] could have written.
-pub(crate) fn decode(bytes: &[u8]) -> Result<Vec<PathInfo>, Malformed> {
+/// How much there is of each kind.
+pub(crate) fn amounts(infos: &[PathInfo]) -> Amounts {
+    let sum =
+        |count: &dyn Fn(&PathInfo) -> usize| infos.iter().map(|info| count(info) as u64).sum();
+    Amounts {
+        entries: infos.len() as u64,
+        references: sum(&|info| info.references.len()),
+        signatures: sum(&|info| info.signatures.len()),
+    }
+}
+
+/// Decodes an index, and accepts only what [`encode`] could have written, and no more than `most`.
+pub(crate) fn decode(bytes: &[u8], most: Amounts) -> Result<Vec<PathInfo>, Malformed> {
     let mut take = Take::new(bytes);
     let count = take.number()?;
+    let mut found = Amounts { entries: count, references: 0, signatures: 0 };
+    if let Some(excess) = found.excess(most) {
+        return take.malformed(excess);
+    }
     let mut infos: Vec<PathInfo> = Vec::new();
     let mut seen = std::collections::HashSet::new();
     for _ in 0..count {
@@ -59,7 +75,12 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Vec<PathInfo>, Malformed> {
         if !seen.insert(path.clone()) {
             return take.malformed(format!("{path} stands in it twice"));
         }
-        let info = decode_entry(&mut take, path, &infos)?;
+        let info = decode_entry(&mut take, path, &infos, most)?;
+        found.references += info.references.len() as u64;
+        found.signatures += info.signatures.len() as u64;
+        if let Some(excess) = found.excess(most) {
+            return take.malformed(excess);
+        }
         infos.push(info);
     }
     take.finish()?;
@@ -70,6 +91,7 @@ fn decode_entry(
     take: &mut Take<'_>,
     path: StorePath,
     earlier: &[PathInfo],
+    most: Amounts,
 ) -> Result<PathInfo, Malformed> {
     let nar_hash = NarHash(take.array()?);
     let nar_size = take.number()?;
@@ -102,9 +124,13 @@ fn decode_entry(
         },
     };
     let mut signatures = Vec::new();
-    for _ in 0..take.number()? {
+    let count = take.number()?;
+    if count > most.signatures {
+        return take.malformed(format!("more than {} signatures", most.signatures));
+    }
+    for _ in 0..count {
         let text = take.text()?;
-        match Signature::parse(text) {
+        match parse_signature(text) {
             Ok(signature) => signatures.push(signature),
             Err(source) => return take.malformed(format!("signature of {path}: {source}")),
         }

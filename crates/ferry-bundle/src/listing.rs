@@ -33,13 +33,12 @@ pub enum EntryKind {
     },
 }
 
-/// Lists a NAR, directories before what is in them.
+/// Shows each entry of a NAR to `visit`, directories before what is in them.
 ///
 /// # Errors
 /// When it is malformed or cannot be read.
-pub fn list_nar(nar: &mut dyn Read) -> Result<Vec<Entry>, nar::Error> {
+pub fn list_nar(nar: &mut dyn Read, visit: &mut dyn FnMut(Entry)) -> Result<(), nar::Error> {
     let mut nar = BufReader::with_capacity(64 << 10, nar);
-    let mut entries = Vec::new();
     let mut directory: Vec<Vec<u8>> = Vec::new();
     nar::decode(&mut nar, |event| {
         let place = |directory: &[Vec<u8>], name: Option<&[u8]>| match (directory.last(), name) {
@@ -49,20 +48,19 @@ pub fn list_nar(nar: &mut dyn Read) -> Result<Vec<Entry>, nar::Error> {
         match event {
             Event::DirectoryStart { name } => {
                 let path = place(&directory, name);
-                entries.push(Entry { path: path.clone(), kind: EntryKind::Directory });
+                visit(Entry { path: path.clone(), kind: EntryKind::Directory });
                 directory.push(path);
             }
             Event::DirectoryEnd { .. } => drop(directory.pop()),
-            Event::Regular { name, executable, contents } => entries.push(Entry {
+            Event::Regular { name, executable, contents } => visit(Entry {
                 path: place(&directory, name),
                 kind: EntryKind::Regular { size: contents.size(), executable },
             }),
-            Event::Symlink { name, target } => entries.push(Entry {
+            Event::Symlink { name, target } => visit(Entry {
                 path: place(&directory, name),
                 kind: EntryKind::Symlink { target: target.to_vec() },
             }),
         }
         Ok(())
-    })?;
-    Ok(entries)
+    })
 }

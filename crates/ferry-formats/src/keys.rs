@@ -103,6 +103,41 @@ impl SecretKey {
     }
 }
 
+/// Why something is not a signature.
+#[derive(Debug, Error)]
+#[error("`{text}` is not a signature: {reason}")]
+pub struct SignatureError {
+    text: String,
+    reason: &'static str,
+}
+
+/// Length of an Ed25519 signature in bytes.
+const SIGNATURE_LENGTH: usize = 64;
+
+/// Reads one signature, `NAME:BASE64`. Stores keep several in one text with spaces between them,
+/// so a name with a space in it would make the rest unreadable.
+///
+/// # Errors
+/// When it has no name, the name has white space or control characters in it, or the rest is not
+/// base-64 of 64 bytes.
+pub fn parse_signature(text: &str) -> Result<Signature, SignatureError> {
+    let bad = |reason| SignatureError {
+        text: text.chars().take(100).flat_map(char::escape_default).collect(),
+        reason,
+    };
+    let Some((name, encoded)) = text.split_once(':') else {
+        return Err(bad("it has no name before a `:`"));
+    };
+    if name.chars().any(|character| character.is_whitespace() || character.is_control()) {
+        return Err(bad("its name has white space or control characters in it"));
+    }
+    match STANDARD.decode(encoded) {
+        Ok(bytes) if bytes.len() == SIGNATURE_LENGTH => {}
+        _ => return Err(bad("the part after the `:` is not base-64 of 64 bytes")),
+    }
+    Signature::parse(text).map_err(|_| bad("it is not well-formed"))
+}
+
 /// Reads one public key.
 ///
 /// # Errors

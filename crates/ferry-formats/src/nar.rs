@@ -11,15 +11,45 @@ pub use nix_archive::nar::{Encoder, Error, Event, FileContents, ReadEvent};
 
 use nix_archive::nar::CaseHack;
 
+/// Longest name that a directory can hold, in bytes (`NAME_MAX`).
+const MAX_NAME: usize = 255;
+/// Longest target that a link can have, in bytes (`PATH_MAX`, less the NUL at its end).
+const MAX_TARGET: usize = 4095;
+
 /// Visits the events of a NAR as it is read. The NAR must be all that is left on the reader.
 ///
 /// # Errors
-/// On a malformed archive, on what follows one, and where the visitor fails.
+/// On a malformed archive, on names and link targets that no file system can hold, on what
+/// follows the archive, and where the visitor fails.
 pub fn decode<R: Read + ?Sized>(
     reader: &mut R,
-    visitor: impl FnMut(ReadEvent<'_, R>) -> Result<(), Error>,
+    mut visitor: impl FnMut(ReadEvent<'_, R>) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    nix_archive::nar::decode_events_reader(reader, visitor)
+    nix_archive::nar::decode_events_reader(reader, |event| {
+        check_event(&event)?;
+        visitor(event)
+    })
+}
+
+fn check_event<C>(event: &Event<'_, C>) -> Result<(), Error> {
+    let (Event::DirectoryStart { name }
+    | Event::DirectoryEnd { name }
+    | Event::Regular { name, .. }
+    | Event::Symlink { name, .. }) = event;
+    let invalid = |what: &str, bytes: &[u8]| {
+        let shown = bytes.get(..64).unwrap_or(bytes);
+        Err(Error::InvalidName(format!("{what} {}", shown.escape_ascii())))
+    };
+    match (name, event) {
+        (Some(name), _) if name.len() > MAX_NAME => invalid("too long:", name),
+        (_, Event::Symlink { target, .. }) if target.is_empty() || target.contains(&0) => {
+            invalid("link target", target)
+        }
+        (_, Event::Symlink { target, .. }) if target.len() > MAX_TARGET => {
+            invalid("link target too long:", target)
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Writes the NAR of a file tree. Names and contents go out as they are on disk; of the mode

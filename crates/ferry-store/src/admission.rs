@@ -26,6 +26,7 @@ pub const MAX_DERIVATION_NAR: u64 = 64 << 20;
 pub struct Plan {
     infos: Vec<PathInfo>,
     present: usize,
+    relied_on: Vec<StorePath>,
 }
 
 impl Plan {
@@ -41,30 +42,38 @@ impl Plan {
         self.present
     }
 
+    /// What the destination has already and has to keep meanwhile: paths that were asked for, and
+    /// paths that the ones to come refer to.
+    #[must_use]
+    pub fn relied_on(&self) -> &[StorePath] {
+        &self.relied_on
+    }
+
     /// Sum of the NAR sizes to come, in bytes.
     #[must_use]
     pub fn nar_size(&self) -> u64 {
-        self.infos.iter().map(|info| info.nar_size).sum()
+        self.infos.iter().fold(0, |sum, info| sum.saturating_add(info.nar_size))
     }
 }
 
 /// Decides which of `offered` to add, and refuses the whole where something does not fit.
 ///
 /// # Errors
-/// [`Error::Conflict`], [`Error::MissingPaths`] (with every absent reference),
-/// [`Error::Untrusted`], [`Error::ReferenceCycle`], or when the destination cannot be asked.
+/// [`Error::Conflict`], [`Error::MissingReference`] or [`Error::MissingPaths`] (with every absent
+/// reference), [`Error::WrongContentAddress`], [`Error::Untrusted`], [`Error::ReferenceCycle`], or
+/// when the destination cannot be asked.
 pub fn plan(offered: BTreeMap<StorePath, PathInfo>, destination: &dyn Destination) -> Result<Plan> {
     let store_dir = destination.store_dir().clone();
     let paths: Vec<StorePath> = offered.keys().cloned().collect();
     let present = destination.present(&paths)?;
     let mut to_add = BTreeMap::new();
-    let mut already = 0;
+    let mut relied_on = Vec::new();
     for (info, there) in offered.into_values().zip(present) {
         match there {
             None => {
                 to_add.insert(info.path.clone(), info);
             }
-            Some(there) if there.nar_hash == info.nar_hash => already += 1,
+            Some(there) if there.nar_hash == info.nar_hash => relied_on.push(info.path),
             Some(there) => {
                 return Err(Error::Conflict {
                     path: store_dir.render_path(&info.path),
@@ -75,21 +84,40 @@ pub fn plan(offered: BTreeMap<StorePath, PathInfo>, destination: &dyn Destinatio
             }
         }
     }
-    check_references(&to_add, destination)?;
-    if let SignatureCheck::Here(policy) = destination.signature_check() {
-        for info in to_add.values() {
+    let present = relied_on.len();
+    relied_on.extend(check_references(&to_add, destination)?);
+    for info in to_add.values() {
+        check_claims(&store_dir, info)?;
+        if let SignatureCheck::Here(policy) = destination.signature_check() {
             policy.check(&store_dir, info)?;
         }
     }
     let infos = references_first(&store_dir, to_add.into_values())?;
-    Ok(Plan { infos, present: already })
+    Ok(Plan { infos, present, relied_on })
+}
+
+/// What can be told to be wrong without the content, whoever signed it.
+fn check_claims(store_dir: &StoreDir, info: &PathInfo) -> Result<()> {
+    let path = || store_dir.render_path(&info.path);
+    if let Some(ca) = &info.ca
+        && !info.is_content_addressed(store_dir)
+    {
+        let reason = format!("the content address {ca} does not give this path");
+        return Err(Error::WrongContentAddress { path: path(), reason });
+    }
+    if info.path.is_derivation() && info.nar_size > MAX_DERIVATION_NAR {
+        let reason = format!("{} bytes is too large for a derivation", info.nar_size);
+        return Err(Error::MalformedNar { path: path(), reason });
+    }
+    Ok(())
 }
 
 /// Every reference must be among the paths to add or in the destination.
+/// Returns those in the destination.
 fn check_references(
     to_add: &BTreeMap<StorePath, PathInfo>,
     destination: &dyn Destination,
-) -> Result<()> {
+) -> Result<Vec<StorePath>> {
     let outside: HashSet<&StorePath> = to_add
         .values()
         .flat_map(PathInfo::other_references)
@@ -105,7 +133,7 @@ fn check_references(
         .filter_map(|(path, there)| there.is_none().then_some(path))
         .collect();
     match absent.as_slice() {
-        [] => Ok(()),
+        [] => Ok(outside),
         [only] => {
             let referrer = to_add.values().find(|info| info.references.contains(only));
             Err(Error::MissingReference {
@@ -199,13 +227,13 @@ impl Admitted<'_> {
     /// What `consume` fails with, and every way in which the NAR is not what was promised.
     pub fn verify(self, consume: impl FnOnce(&mut dyn Read) -> Result<()>) -> Result<Verified> {
         let rendered = || self.store_dir.render_path(&self.info.path);
-        let is_derivation = self.info.path.is_derivation();
+        check_claims(self.store_dir, self.info)?;
         let mut reader = CheckedNar {
             nar: self.nar,
             remaining: self.info.nar_size,
             hasher: NarHasher::default(),
             content_address: ContentAddressHasher::new(self.info),
-            kept: (is_derivation && self.info.nar_size <= MAX_DERIVATION_NAR).then(Vec::new),
+            kept: self.info.path.is_derivation().then(Vec::new),
             progress: self.progress,
         };
         consume(&mut reader)?;
@@ -233,16 +261,18 @@ impl Admitted<'_> {
             })?;
         }
         let mut outputs = Vec::new();
-        if is_derivation {
-            // A store object may be called `x.drv` without being one (a directory, say).
-            if let Some(text) = kept.as_deref().and_then(nar::file_contents) {
-                let parsed = derivation::parse(self.store_dir, &self.info.path, text)?;
-                self.output_paths.check(&self.info.path, &parsed, self.lookup)?;
-                outputs = derivation::outputs(&parsed)?
-                    .into_iter()
-                    .filter_map(|(name, path)| Some((name, path?)))
-                    .collect();
-            }
+        if let Some(nar) = kept {
+            // Nix takes every object of such a name for a derivation.
+            let text = nar::file_contents(&nar).ok_or_else(|| Error::MalformedNar {
+                path: rendered(),
+                reason: "it is named like a derivation, and is not a plain file".to_owned(),
+            })?;
+            let parsed = derivation::parse(self.store_dir, &self.info.path, text)?;
+            self.output_paths.check(&self.info.path, &parsed, self.lookup)?;
+            outputs = derivation::outputs(&parsed)?
+                .into_iter()
+                .filter_map(|(name, path)| Some((name, path?)))
+                .collect();
         }
         self.progress.path(&self.info.path);
         Ok(Verified { info: self.info.clone(), outputs })

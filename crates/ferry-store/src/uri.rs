@@ -114,14 +114,16 @@ impl StoreUri {
                 local(system, &parameters).map_err(|reason| bad(&reason))
             }
             "local" => local(system, &parameters).map_err(|reason| bad(&reason)),
-            "daemon" => Ok(Self::Daemon(Address::Socket(socket()), system.store_dir)),
+            "daemon" if parameters.is_empty() => {
+                Ok(Self::Daemon(Address::Socket(socket()), system.store_dir))
+            }
             place => {
                 if let Some(path) = place.strip_prefix("unix://") {
-                    let root = parameters.iter().find(|(name, _)| name == "root");
-                    let mut layout = system;
-                    if let Some((_, root)) = root {
-                        layout = Layout::chroot(Path::new(root));
-                    }
+                    // The same parameters as for a local store, as seen from the daemon's side.
+                    let layout = match local(system, &parameters).map_err(|reason| bad(&reason))? {
+                        Self::Local(layout) => layout,
+                        Self::Daemon(..) => return Err(bad("it names two stores")),
+                    };
                     let socket =
                         if path.is_empty() { layout.daemon_socket() } else { PathBuf::from(path) };
                     return Ok(Self::Daemon(Address::Socket(socket), layout.store_dir));

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ferry_bundle::Bundle;
-use ferry_formats::keys::SecretKey;
+use ferry_formats::keys::{PublicKey, SecretKey, parse_public_key};
 use ferry_store::daemon::DaemonOptions;
 use ferry_store::nix_conf::NixConf;
 use ferry_store::trust::TrustPolicy;
@@ -23,6 +23,8 @@ pub(crate) struct Context {
     pub(crate) bars: Arc<Bars>,
     pub(crate) surroundings: Surroundings,
     daemon_verbosity: u64,
+    /// Settings from the command line, for a daemon as well.
+    settings: Vec<(String, String)>,
     conf: NixConf,
 }
 
@@ -31,10 +33,13 @@ impl Context {
         let working_directory = env::current_dir()
             .map_err(|error| Failure::new(format!("cannot find the working directory: {error}")))?;
         let mut conf = nix_conf()?;
-        for pair in global.option.chunks(2) {
-            if let [name, value] = pair {
-                conf.set(name, value, "--option");
-            }
+        let settings: Vec<(String, String)> = global
+            .option
+            .chunks(2)
+            .filter_map(|pair| Some((pair.first()?.clone(), pair.get(1)?.clone())))
+            .collect();
+        for (name, value) in &settings {
+            conf.set(name, value, "--option");
         }
         Ok(Self {
             json: global.json,
@@ -47,13 +52,23 @@ impl Context {
                 working_directory,
             },
             daemon_verbosity: daemon_verbosity(global),
+            settings,
             conf,
         })
     }
 
-    /// Which signatures count: nix.conf, and the keys given.
+    /// Which signatures count: nix.conf, this machine's own keys, and the keys given.
     pub(crate) fn trust(&self, given: &Trust) -> Result<TrustPolicy, Failure> {
         let mut trust = self.conf.trust_policy()?;
+        let own = self.conf.get("secret-key-files").unwrap_or_default();
+        for file in own.split_whitespace().map(PathBuf::from) {
+            // Nix passes over those that this user may not read, too.
+            let Ok(keys) = secret_keys(&[file]) else { continue };
+            let public = keys.iter().map(SecretKey::public_key_text);
+            trust
+                .trusted_public_keys
+                .extend(public.filter_map(|text| parse_public_key(&text).ok()));
+        }
         trust.trusted_public_keys.extend(given_keys(given)?);
         Ok(trust)
     }
@@ -65,11 +80,16 @@ impl Context {
         purpose: Purpose,
         trust: TrustPolicy,
         no_check_signatures: bool,
+        trusted_public_keys: &[String],
     ) -> Result<OpenStore, Failure> {
+        let mut settings = self.settings.clone();
+        if !trusted_public_keys.is_empty() {
+            settings.push(("extra-trusted-public-keys".to_owned(), trusted_public_keys.join(" ")));
+        }
         let options = DaemonOptions {
             no_check_signatures,
             verbosity: self.daemon_verbosity,
-            settings: Vec::new(),
+            settings,
             log: Arc::clone(&self.bars) as _,
         };
         let scratch = env::temp_dir();
@@ -99,13 +119,13 @@ fn daemon_verbosity(global: &Global) -> u64 {
 }
 
 /// The public keys given on the command line.
-pub(crate) fn given_keys(given: &Trust) -> Result<Vec<ferry_formats::keys::PublicKey>, Failure> {
+fn given_keys(given: &Trust) -> Result<Vec<PublicKey>, Failure> {
     given
         .trusted_public_key
         .iter()
         .flat_map(|text| text.split_whitespace())
         .map(|text| {
-            ferry_formats::keys::parse_public_key(text)
+            parse_public_key(text)
                 .map_err(|error| Failure::usage(format!("--trusted-public-key: {error}")))
         })
         .collect()

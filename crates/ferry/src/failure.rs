@@ -7,6 +7,8 @@ use std::process::ExitCode;
 use ferry_bundle::BundleError;
 use ferry_store::Error;
 
+use crate::output::harmless;
+
 /// A command that failed.
 pub(crate) struct Failure {
     message: String,
@@ -14,6 +16,8 @@ pub(crate) struct Failure {
     code: u8,
 }
 
+/// Longest message shown, in characters; a list of missing paths may be long, a hostile name longer.
+const LONGEST_MESSAGE: usize = 100_000;
 /// What was asked could not be done, or a check did not pass.
 const FAILED: u8 = 1;
 /// What was asked does not make sense.
@@ -39,9 +43,12 @@ impl Failure {
     /// Prints it to standard error.
     #[allow(clippy::print_stderr)]
     pub(crate) fn report(&self) -> ExitCode {
-        eprintln!("ferry: error: {}", self.message);
+        let end = self.message.char_indices().nth(LONGEST_MESSAGE).map(|(end, _)| end);
+        let message = end.and_then(|end| self.message.get(..end)).unwrap_or(&self.message);
+        let cut = if end.is_some() { "…" } else { "" };
+        eprintln!("ferry: error: {}{cut}", harmless(message));
         if let Some(hint) = &self.hint {
-            eprintln!("ferry: hint: {hint}");
+            eprintln!("ferry: hint: {}", harmless(hint));
         }
         ExitCode::from(self.code)
     }
@@ -84,6 +91,9 @@ fn bundle_hint(error: &BundleError) -> Option<&'static str> {
     }
 }
 
+const MAKE_ROOM: &str = "make room (`nix-collect-garbage`) and run the same command again: what \
+                         is whole stays, the rest follows";
+
 fn store_hint(error: &Error) -> (Option<String>, u8) {
     let hint = match error {
         Error::NotValid { .. } => "build or fetch it first, or name another store with --store",
@@ -102,6 +112,12 @@ fn store_hint(error: &Error) -> (Option<String>, u8) {
             "sign when packing (--sign-key) and list that key in the daemon's \
              trusted-public-keys; or load with --no-check-sigs as a user in its trusted-users"
         }
+        // It has this from the system, which says it in English wherever daemons run.
+        Error::Daemon { message, .. }
+            if message.contains("No space left on device") || message.contains("disk is full") =>
+        {
+            MAKE_ROOM
+        }
         Error::NotTrustedByDaemon { .. } => {
             "load a signed bundle, or run this as root or a user in trusted-users"
         }
@@ -117,10 +133,7 @@ fn store_hint(error: &Error) -> (Option<String>, u8) {
             "name its `.drv`, or take the path itself with --set runtime or --also"
         }
         Error::BadUri { .. } | Error::BadInstallable { .. } => return (None, USAGE),
-        Error::Io { source, .. } if source.kind() == ErrorKind::StorageFull => {
-            "make room (`nix-collect-garbage`) and run the same command again: what is whole \
-             stays, the rest follows"
-        }
+        Error::Io { source, .. } if source.kind() == ErrorKind::StorageFull => MAKE_ROOM,
         Error::Io { source, .. } if source.kind() == ErrorKind::PermissionDenied => {
             "run this as root, or go through the daemon (`--store daemon`, `--to daemon`)"
         }

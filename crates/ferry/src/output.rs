@@ -1,6 +1,7 @@
 //! Text for people, JSON for programs.
 
-use std::io::{self, Write as _};
+use std::borrow::Cow;
+use std::io::{self, IsTerminal as _, Write as _};
 
 use serde_json::{Value, json};
 
@@ -9,10 +10,40 @@ use crate::failure::Failure;
 /// The version of every JSON document printed; raised when a field changes its meaning or goes.
 const JSON_VERSION: u32 = 1;
 
-/// Prints a line of data.
+/// Prints a line of data: as it is, or on a terminal without what a terminal would obey.
 pub(crate) fn line(text: &[u8]) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
-    written(out.write_all(text).and_then(|()| out.write_all(b"\n")))
+    let shown = if out.is_terminal() {
+        Cow::Owned(harmless(&String::from_utf8_lossy(text)).into_bytes())
+    } else {
+        Cow::Borrowed(text)
+    };
+    written(out.write_all(&shown).and_then(|()| out.write_all(b"\n")))
+}
+
+/// Text from a bundle or a daemon may hold control characters, which a terminal obeys; they are
+/// written out as escapes. Line ends and tabs stay.
+pub(crate) fn harmless(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '\n' | '\t' => shown.push(character),
+            other if other.is_control() => shown.extend(other.escape_default()),
+            other => shown.push(other),
+        }
+    }
+    shown
+}
+
+/// A word as a shell takes it for one.
+pub(crate) fn quoted(word: &str) -> Cow<'_, str> {
+    let plain =
+        |character: char| character.is_ascii_alphanumeric() || "/._-+=?:@,".contains(character);
+    if !word.is_empty() && word.chars().all(plain) {
+        Cow::Borrowed(word)
+    } else {
+        Cow::Owned(format!("'{}'", word.replace('\'', r"'\''")))
+    }
 }
 
 /// Prints a JSON object, with its version.
@@ -43,7 +74,7 @@ impl Talk {
     #[allow(clippy::print_stderr)]
     pub(crate) fn say(self, text: impl std::fmt::Display) {
         if !self.quiet {
-            eprintln!("ferry: {text}");
+            eprintln!("ferry: {}", harmless(&text.to_string()));
         }
     }
 }

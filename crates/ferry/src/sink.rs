@@ -16,7 +16,7 @@ pub(crate) enum Sink {
     StandardOutput,
     /// Something that is there and is no file: it is written to, never replaced.
     Device(PathBuf),
-    /// A file, new or to be replaced; links were followed.
+    /// A file, new or to be replaced; a link to a file was followed.
     File(PathBuf),
 }
 
@@ -51,7 +51,14 @@ impl Sink {
             Self::StandardOutput => Ok((write(Box::new(io::stdout()))?, None)),
             Self::Device(path) => {
                 let device = OpenOptions::new().write(true).open(path).map_err(failed(path))?;
-                Ok((write(Box::new(BufWriter::with_capacity(BUFFER, device)))?, None))
+                let handle = device.try_clone().map_err(failed(path))?;
+                let report = write(Box::new(BufWriter::with_capacity(BUFFER, device)))?;
+                match handle.sync_all() {
+                    // A pipe or a terminal keeps nothing back.
+                    Err(error) if error.kind() == io::ErrorKind::InvalidInput => {}
+                    outcome => outcome.map_err(failed(path))?,
+                }
+                Ok((report, None))
             }
             Self::File(path) => into_file(path, write),
         }

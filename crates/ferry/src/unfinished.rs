@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 /// The file being written.
 static UNFINISHED: Mutex<Option<PathBuf>> = Mutex::new(None);
 
-/// Exit code after a signal from the keyboard, as shells have it: 128 and the signal's number.
+/// Exit code of an interrupted program, as shells have it for the interrupt from the keyboard.
 const INTERRUPTED: i32 = 130;
 
 /// Removes `file` if the program is interrupted before [`finished`].

@@ -7,7 +7,7 @@ use ferry_formats::keys::SecretKey;
 use ferry_formats::{NarHash, nixbase32};
 use serde_json::{Value, json};
 
-use crate::objects::Object;
+use super::objects::Object;
 
 pub(crate) const MAGIC: [u8; 8] = [0x89, b'F', b'E', b'R', b'R', b'Y', 0x0d, 0x0a];
 /// Bytes of NAR in every block but the last.

@@ -11,7 +11,7 @@ use ferry_store::{Error, copy};
 
 use crate::builder::{BLOCK_SIZE, Draft};
 use crate::objects::{Memory, Object, key, sample};
-use crate::receiver::{Receiver, damaged_at, in_the_file, refused, verify};
+use crate::receiver::{Receiver, assert_agree, damaged_at, in_the_file, refused, verify};
 use crate::wire::Wire;
 
 /// Bytes that a writer on another thread leaves.
@@ -38,8 +38,7 @@ fn packed(objects: &[Object]) -> Vec<u8> {
         sign_with: vec![key()],
     };
     let sink = Shared::default();
-    let writer =
-        BundleWriter::new(sink.clone(), "test".to_owned(), StoreDir::default(), options);
+    let writer = BundleWriter::new(sink.clone(), "test".to_owned(), StoreDir::default(), options);
     copy(&store, &writer, store.infos(), &[], &Silent).unwrap();
     let bytes = sink.0.lock().unwrap().clone();
     bytes
@@ -91,7 +90,7 @@ impl Victim {
     fn survives(&self, bundle: &[u8], what: &str) -> Error {
         let Err(verified) = verify(bundle) else { panic!("{what}: verify accepts it") };
         let Err(loaded) = self.receiver.load(bundle) else { panic!("{what}: load accepts it") };
-        assert_eq!(verified.to_string(), loaded.to_string(), "{what}");
+        assert_agree(&verified, &loaded);
         assert_eq!(self.receiver.objects(), BTreeMap::new(), "{what}: {loaded}");
         verified
     }

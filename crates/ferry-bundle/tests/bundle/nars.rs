@@ -26,8 +26,17 @@ fn file(wire: Wire) -> Wire {
 fn names_that_lead_elsewhere_are_refused() {
     let long = vec![b'x'; 256];
     let names: [&[u8]; 11] = [
-        b"..", b".", b"", b"/", b"/etc/passwd", b"../canary", b"a/../../canary", b"a/b", b"a\0",
-        b"\0", &long,
+        b"..",
+        b".",
+        b"",
+        b"/",
+        b"/etc/passwd",
+        b"../canary",
+        b"a/../../canary",
+        b"a/b",
+        b"a\0",
+        b"\0",
+        &long,
     ];
     for name in names {
         malformed(Wire::new().directory(|inside| inside.entry(name, file)));

@@ -9,7 +9,7 @@ use ferry_formats::keys::{PublicKey, SecretKey, parse_public_key};
 use ferry_formats::{ContentAddress, NarHash, NixHash, PathInfo, StoreDir, StorePath, nar};
 use ferry_store::{NarVisitor, Result, Store};
 
-use crate::wire::Wire;
+use super::wire::Wire;
 
 /// A path info and its NAR.
 #[derive(Clone)]
@@ -35,8 +35,9 @@ impl Object {
     }
 
     fn addressed(name: &str, nar: Vec<u8>, ca: ContentAddress, references: &[&StorePath]) -> Self {
-        let path =
-            StoreDir::default().build_ca_path(name, &ca, references.iter().copied(), false).unwrap();
+        let path = StoreDir::default()
+            .build_ca_path(name, &ca, references.iter().copied(), false)
+            .unwrap();
         let mut object = Self::new(path, nar, references);
         object.info.ca = Some(ca);
         object
@@ -110,9 +111,8 @@ pub(crate) fn derivation(
     let (input, input_name, contents) = download;
     // A fixed output stands for its derivation, whatever that is made of.
     let fixed = Object::flat(input_name, contents).rendered();
-    let input_hash = hex(sha256(
-        format!("fixed:out:sha256:{}:{fixed}", hex(sha256(contents))).as_bytes(),
-    ));
+    let input_hash =
+        hex(sha256(format!("fixed:out:sha256:{}:{fixed}", hex(sha256(contents))).as_bytes()));
     let masked = derivation_text(name, "", &input_hash, &source.rendered());
     let output = output_path(name, sha256(masked.as_bytes()));
     let rendered = StoreDir::default().render_path(&output);
@@ -176,13 +176,15 @@ pub(crate) fn key() -> SecretKey {
 
 /// The same pair under another name.
 pub(crate) fn named_key(name: &str) -> SecretKey {
-    const PAIR: &str = "nWGxne/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2DXWpgBgrEKt9VL/tPJZAc6DuFy89qmIyWvAhpo9wdRGg==";
+    const PAIR: &str =
+        "nWGxne/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2DXWpgBgrEKt9VL/tPJZAc6DuFy89qmIyWvAhpo9wdRGg==";
     SecretKey::parse(&format!("{name}:{PAIR}")).unwrap()
 }
 
 /// Another pair under the name of the first; test vector 2.
 pub(crate) fn impostor() -> SecretKey {
-    const PAIR: &str = "TM0Imyj/ltqdtsNG7BFOD1uKMZ81q6Yk2oz27U+4pvs9QBfD6EOJWpK3CqdNG368nJgszy7ElozAzVXxKvRmDA==";
+    const PAIR: &str =
+        "TM0Imyj/ltqdtsNG7BFOD1uKMZ81q6Yk2oz27U+4pvs9QBfD6EOJWpK3CqdNG368nJgszy7ElozAzVXxKvRmDA==";
     SecretKey::parse(&format!("test-1:{PAIR}")).unwrap()
 }
 

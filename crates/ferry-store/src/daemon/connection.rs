@@ -42,6 +42,7 @@ pub(super) enum Operation {
     QueryValidDerivers = 33,
     NarFromPath = 38,
     AddMultipleToStore = 44,
+    AddPermRoot = 47,
 }
 
 /// How much a daemon trusts us, as far as it says.
@@ -214,6 +215,11 @@ impl Connection {
 }
 
 impl Connection {
+    /// Whether the daemon makes permanent roots (protocol 1.36, Nix 2.20) and would for us.
+    pub(super) fn makes_permanent_roots(&self) -> bool {
+        self.minor >= 36 && self.trusted == Trusted::Yes
+    }
+
     /// The two directions apart, for an exchange in which both are busy at once.
     pub(super) fn split(self) -> (Reader, Writer, Log, Peer) {
         (self.reader, self.writer, self.log, self.peer)
@@ -279,7 +285,7 @@ fn read_message(mut reader: &mut dyn Read) -> io::Result<Message> {
     let reader = &mut reader;
     match read_u64(reader)? {
         message::LAST => Ok(Message::Last),
-        message::NEXT => Ok(Message::Line(read_string(reader)?)),
+        message::NEXT => Ok(Message::Line(strip_colours(&read_string(reader)?))),
         message::ERROR => Ok(Message::Error(read_error(reader)?)),
         message::START_ACTIVITY => {
             read_u64(reader)?; // its number
@@ -289,7 +295,7 @@ fn read_message(mut reader: &mut dyn Read) -> io::Result<Message> {
             skip_fields(reader)?;
             read_u64(reader)?; // its parent
             let worth_a_line = level <= INFO && !text.is_empty();
-            Ok(if worth_a_line { Message::Line(text) } else { Message::Nothing })
+            Ok(if worth_a_line { Message::Line(strip_colours(&text)) } else { Message::Nothing })
         }
         message::STOP_ACTIVITY => {
             read_u64(reader)?;
@@ -324,6 +330,9 @@ fn skip_fields(reader: &mut dyn Read) -> io::Result<()> {
     Ok(())
 }
 
+/// Most traces accepted with an error.
+const MAX_TRACES: u64 = 1000;
+
 /// An error as daemons send it since protocol 1.26: type, level, name, message, traces.
 fn read_error(reader: &mut dyn Read) -> io::Result<String> {
     read_string(reader)?;
@@ -331,7 +340,14 @@ fn read_error(reader: &mut dyn Read) -> io::Result<String> {
     read_string(reader)?;
     let mut text = strip_colours(&read_string(reader)?);
     read_u64(reader)?; // has a position: never
-    for _ in 0..read_u64(reader)? {
+    let traces = read_u64(reader)?;
+    if traces > MAX_TRACES {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("an error with {traces} traces (at most {MAX_TRACES} are accepted)"),
+        ));
+    }
+    for _ in 0..traces {
         read_u64(reader)?;
         text.push_str("\n  ");
         text.push_str(&strip_colours(&read_string(reader)?));
@@ -339,16 +355,18 @@ fn read_error(reader: &mut dyn Read) -> io::Result<String> {
     Ok(text)
 }
 
-/// Daemons colour parts of their messages; what is shown where is not theirs to decide.
+/// Daemons colour parts of their messages; what is shown where is not theirs to decide. Other
+/// control characters go too, but for line ends and tabs.
 fn strip_colours(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     let mut characters = text.chars();
     while let Some(character) = characters.next() {
-        if character == '\u{1b}' {
+        match character {
             // `ESC [ … m`
-            characters.by_ref().find(|inner| inner.is_ascii_alphabetic());
-        } else {
-            plain.push(character);
+            '\u{1b}' => drop(characters.by_ref().find(char::is_ascii_alphabetic)),
+            '\n' | '\t' => plain.push(character),
+            other if other.is_control() => {}
+            other => plain.push(other),
         }
     }
     plain

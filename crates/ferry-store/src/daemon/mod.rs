@@ -2,6 +2,7 @@
 //! `nix-daemon --stdio`.
 
 mod connection;
+mod one_nar;
 mod wire;
 mod writer;
 
@@ -9,7 +10,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ferry_formats::keys::Signature;
+use ferry_formats::keys::parse_signature;
 use ferry_formats::{ContentAddress, NarHash, PathInfo, StoreDir, StorePath};
 
 pub use connection::Trusted;
@@ -19,6 +20,7 @@ use crate::progress::{Progress, Silent};
 use crate::store::NarVisitor;
 use crate::{Destination, Error, Protection, Result, SignatureCheck, Store, StoreWriter};
 use connection::{Connection, Operation};
+use one_nar::OneNar;
 use wire::{read_bool, read_string, read_strings, read_u64, write_bytes, write_u64};
 
 /// Where a daemon is.
@@ -91,6 +93,30 @@ impl DaemonStore {
             connection.request(Operation::AddIndirectRoot, &[&link])?;
             connection.talk(|connection| read_u64(&mut connection.reader)).map(drop)
         })
+    }
+
+    /// Has the daemon make a garbage collector root for `path` at `root`, a place on *its* machine,
+    /// if it does so for us; says whether it has.
+    ///
+    /// # Errors
+    /// When it cannot be reached or refuses.
+    pub fn add_permanent_root(&self, path: &StorePath, root: &Path) -> Result<bool> {
+        let path = self.store_dir.render_path(path);
+        let root = root.to_string_lossy().into_owned();
+        self.with(|connection| {
+            if !connection.makes_permanent_roots() {
+                return Ok(false);
+            }
+            connection.request(Operation::AddPermRoot, &[&path, &root])?;
+            connection.talk(|connection| read_string(&mut connection.reader))?;
+            Ok(true)
+        })
+    }
+
+    /// Where the daemon is.
+    #[must_use]
+    pub fn address(&self) -> &Address {
+        &self.address
     }
 
     fn connect(&self) -> Result<Connection> {
@@ -196,7 +222,7 @@ impl DaemonStore {
         references.sort();
         let mut signatures = signatures
             .iter()
-            .map(|text| Signature::parse(text).map_err(|e| bad("signature", e.to_string())))
+            .map(|text| parse_signature(text).map_err(|e| bad("signature", e.to_string())))
             .collect::<Result<Vec<_>>>()?;
         signatures.sort();
         Ok(Some(PathInfo {
@@ -243,12 +269,12 @@ impl Store for DaemonStore {
     }
 
     fn read_nars(&self, wanted: &[PathInfo], visit: &mut NarVisitor<'_>) -> Result<()> {
-        // The answer is the bare NAR: only its promised size says where it ends.
+        // The answer is the bare NAR: nothing but itself says where it ends.
         for info in wanted {
             let path = self.store_dir.render_path(&info.path);
             self.with(|connection| {
                 connection.request(Operation::NarFromPath, &[&path])?;
-                let mut nar = (&mut connection.reader).take(info.nar_size);
+                let mut nar = OneNar::new(&mut connection.reader).take(info.nar_size);
                 visit(info, &mut nar)?;
                 if nar.limit() > 0 {
                     return Err(Error::WrongNarSize {

@@ -5,12 +5,12 @@
 //! sides wait for ever; so a thread of its own listens, and tells the sender when the daemon has
 //! failed.
 
-use std::io::{self, Write};
+use std::io::{self, BufReader, Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
-use ferry_formats::{PathInfo, StoreDir};
+use ferry_formats::{PathInfo, StoreDir, nar};
 
 use super::connection::{Connection, Operation, Peer, Writer, await_answer, stream_error};
 use super::wire::{Frames, write_bytes, write_strings, write_u64};
@@ -81,21 +81,51 @@ impl DaemonWriter {
         let describe = self.describe.clone();
         let stream = |error| stream_error(&describe, error);
         write_info(&mut self.frames, &self.store_dir, admitted.info()).map_err(stream)?;
+        let path = self.store_dir.render_path(&admitted.info().path);
         let (frames, failed) = (&mut self.frames, &self.failed);
         admitted.verify(|nar| {
-            let mut buffer = vec![0; 64 << 10];
-            loop {
-                if failed.load(Ordering::Acquire) {
-                    return Err(stream(io::ErrorKind::BrokenPipe.into()));
-                }
-                let count = nar.read(&mut buffer).map_err(stream)?;
-                match buffer.get(..count) {
-                    Some(bytes) if !bytes.is_empty() => frames.write_all(bytes).map_err(stream)?,
-                    _ => return Ok(()),
-                }
-            }
+            let passing = Passing { nar, frames, failed, describe: &describe, behind: Vec::new() };
+            let mut passing = BufReader::with_capacity(64 << 10, passing);
+            nar::decode(&mut passing, |_| Ok(())).map_err(|error| match error {
+                nar::Error::Io(source) => Error::reading(format!("send {path}"))(source),
+                other => Error::MalformedNar { path, reason: other.to_string() },
+            })?;
+            passing.into_inner().pass_on().map_err(stream)
         })?;
         Ok(())
+    }
+}
+
+/// Passes a NAR on while it is decoded, one piece behind: the daemon never gets the end of one
+/// that is malformed, so that nothing depends on what it would make of it.
+struct Passing<'a> {
+    nar: &'a mut dyn Read,
+    frames: &'a mut Frames<Writer>,
+    failed: &'a AtomicBool,
+    describe: &'a str,
+    behind: Vec<u8>,
+}
+
+impl Passing<'_> {
+    fn pass_on(&mut self) -> io::Result<()> {
+        if self.failed.load(Ordering::Acquire) {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        self.frames.write_all(&self.behind)?;
+        self.behind.clear();
+        Ok(())
+    }
+}
+
+impl Read for Passing<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.nar.read(buffer)?;
+        if count > 0 {
+            // Carried as the error type that comes out again where the NAR is read.
+            self.pass_on().map_err(|error| io::Error::other(stream_error(self.describe, error)))?;
+            self.behind.extend_from_slice(buffer.get(..count).unwrap_or_default());
+        }
+        Ok(count)
     }
 }
 

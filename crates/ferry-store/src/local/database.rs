@@ -12,13 +12,14 @@
 //!    into a temporary directory and read there.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use ferry_formats::keys::Signature;
+use ferry_formats::keys::parse_signature;
 use ferry_formats::{ContentAddress, NarHash, PathInfo, StoreDir, StorePath};
-use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, params};
 
 use crate::{Error, Result};
 
@@ -139,7 +140,7 @@ impl Database {
             .sigs
             .unwrap_or_default()
             .split_whitespace()
-            .map(|text| Signature::parse(text).map_err(|e| bad("sigs", e.to_string())))
+            .map(|text| parse_signature(text).map_err(|e| bad("sigs", e.to_string())))
             .collect::<Result<Vec<_>>>()?;
         signatures.sort();
         let deriver = match row.deriver.as_deref() {
@@ -217,11 +218,14 @@ fn open(file: &Path, scratch: &Path) -> Result<State> {
     }
     match connect(file, "") {
         Ok(connection) => return Ok(State { connection, mode: Mode::Shared }),
-        Err(error) => tracing::debug!(%error, database = %file.display(), "not usable in place"),
+        Err(error) if needs_to_write(&error) => {
+            tracing::debug!(%error, database = %file.display(), "not usable in place");
+        }
+        Err(error) => return Err(database_error(file, &error)),
     }
+    let fingerprint = Fingerprint::of(file);
     let log_size = fs::metadata(beside(file, "-wal")).map_or(0, |metadata| metadata.len());
     if log_size == 0 {
-        let fingerprint = Fingerprint::of(file);
         let connection =
             connect(file, "?immutable=1").map_err(|error| database_error(file, &error))?;
         return Ok(State { connection, mode: Mode::Immutable(fingerprint) });
@@ -239,8 +243,11 @@ fn open_copy(file: &Path, scratch: &Path) -> Result<State> {
         let before = Fingerprint::of(file);
         for suffix in ["", "-wal"] {
             let from = beside(file, suffix);
-            fs::copy(&from, beside(&copy, suffix))
-                .map_err(Error::io(format!("copy {} to read it", from.display())))?;
+            match fs::copy(&from, beside(&copy, suffix)) {
+                // The log goes away when its last user does: noticed below.
+                Err(error) if error.kind() == ErrorKind::NotFound && !suffix.is_empty() => {}
+                outcome => drop(outcome.map_err(Error::io(format!("copy {}", from.display())))?),
+            }
         }
         // Unless somebody has written meanwhile, the two belong together.
         if before == Fingerprint::of(file) {
@@ -249,6 +256,14 @@ fn open_copy(file: &Path, scratch: &Path) -> Result<State> {
         }
     }
     Err(keeps_changing(file))
+}
+
+/// Whether SQLite wants to write beside a database before it reads it, and may not.
+fn needs_to_write(error: &rusqlite::Error) -> bool {
+    matches!(
+        error.sqlite_error_code(),
+        Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied)
+    )
 }
 
 /// Connects read-only and makes sure that the database can really be read that way.
@@ -290,5 +305,9 @@ fn keeps_changing(file: &Path) -> Error {
 }
 
 pub(super) fn database_error(file: &Path, error: &rusqlite::Error) -> Error {
+    if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull) {
+        let action = format!("write the store database {}", file.display());
+        return Error::Io { action, source: ErrorKind::StorageFull.into() };
+    }
     Error::Database { database: file.display().to_string(), reason: error.to_string() }
 }

@@ -66,6 +66,13 @@ impl Layout {
         self.state_dir.join("daemon-socket/socket")
     }
 
+    /// Where named roots are: a directory for each name, and in it links, which keep what they
+    /// point to from the garbage collector.
+    #[must_use]
+    pub fn named_roots(&self) -> PathBuf {
+        self.state_dir.join("gcroots/ferry")
+    }
+
     /// What to call the store in a message.
     #[must_use]
     pub fn describe(&self) -> String {

@@ -65,13 +65,6 @@ impl LocalStore {
             Database::open(&self.layout.database(), &self.layout.store_dir, &self.scratch)?;
         Ok(self.database.get_or_init(|| opened))
     }
-
-    /// The directory whose links keep what they point to from the garbage collector, one
-    /// directory for each name.
-    #[must_use]
-    pub fn named_roots(&self) -> PathBuf {
-        self.layout.state_dir.join("gcroots/ferry")
-    }
 }
 
 impl Store for LocalStore {
@@ -153,7 +146,7 @@ impl Destination for LocalStore {
         SignatureCheck::Here(&self.trust)
     }
 
-    fn writer<'a>(&'a self, _plan: &'a Plan) -> Result<Box<dyn StoreWriter + 'a>> {
-        Ok(Box::new(LocalWriter::new(&self.layout)?))
+    fn writer<'a>(&'a self, plan: &'a Plan) -> Result<Box<dyn StoreWriter + 'a>> {
+        Ok(Box::new(LocalWriter::new(&self.layout, plan)?))
     }
 }

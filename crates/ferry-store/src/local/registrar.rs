@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use ferry_formats::StorePath;
 use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, params};
@@ -57,6 +57,21 @@ impl Registrar {
         }
     }
 
+    /// Makes sure that what the plan relies on is still there, now that it is held.
+    pub(super) fn require(&mut self, paths: &[StorePath]) -> Result<()> {
+        let Self { layout, connection, ids, .. } = self;
+        let file = layout.database();
+        let mut registration = Registration { layout, connection, ids };
+        for path in paths {
+            let valid = registration.is_valid(path);
+            if !valid.map_err(|error| database_error(&file, &error))? {
+                let path = layout.store_dir.render_path(path);
+                return Err(Error::NotValid { path, store: layout.describe() });
+            }
+        }
+        Ok(())
+    }
+
     /// Takes in an object, after everything that it refers to.
     pub(super) fn add(&mut self, staged: Staged) -> Result<()> {
         self.batch_bytes += staged.verified.info().nar_size;
@@ -70,11 +85,12 @@ impl Registrar {
     /// Registers what is left.
     pub(super) fn finish(mut self) -> Result<()> {
         self.commit()?;
-        // So that the database is one file, which can be put on a medium that is only read. It
-        // waits for no reader, and loses nothing where one is in the way.
-        let checkpoint = self
-            .connection
-            .query_row("pragma wal_checkpoint(truncate)", [], |row| row.get::<_, i64>(0));
+        // So that the database is one file, which can be put on a medium that is only read. Where
+        // a reader is in the way, it is left to whoever comes next.
+        let checkpoint = self.connection.busy_timeout(Duration::ZERO).and_then(|()| {
+            let checkpoint = "pragma wal_checkpoint(truncate)";
+            self.connection.query_row(checkpoint, [], |row| row.get::<_, i64>(0))
+        });
         tracing::debug!(?checkpoint, "the write-ahead log was written back");
         Ok(())
     }
@@ -86,12 +102,11 @@ impl Registrar {
         }
         let batch = std::mem::take(&mut self.batch);
         self.batch_bytes = 0;
-        self.staging.flush()?;
-        let Self { layout, connection, store_lock, ids, .. } = self;
+        let Self { layout, connection, staging, store_lock, ids, .. } = self;
         store_lock.alone_if_possible(|alone| {
             // With nobody else there, nobody else works on one of these paths.
             let locks = if alone { Vec::new() } else { lock_paths(layout, &batch)? };
-            register(layout, connection, ids, &batch)?;
+            register(layout, connection, staging, ids, &batch)?;
             drop(locks);
             Ok(())
         })
@@ -106,10 +121,12 @@ fn lock_paths(layout: &Layout, batch: &[Staged]) -> Result<Vec<PathLock>> {
     places.iter().map(|place| PathLock::acquire(place)).collect()
 }
 
-/// One transaction: what it registers is in its place when it is committed.
+/// One transaction: what it registers is in its place, and there on the disk, before it is
+/// committed.
 fn register(
     layout: &Layout,
     connection: &mut Connection,
+    staging: &Staging,
     ids: &mut HashMap<StorePath, i64>,
     batch: &[Staged],
 ) -> Result<()> {
@@ -118,13 +135,39 @@ fn register(
     let transaction =
         connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sql)?;
     let mut registration = Registration { layout, connection: &transaction, ids };
-    for staged in batch {
-        if !registration.is_valid(&staged.verified.info().path).map_err(sql)? {
+    let mut moved = Vec::new();
+    let inserted = batch.iter().try_for_each(|staged| {
+        let path = &staged.verified.info().path;
+        if !registration.is_valid(path).map_err(sql)? {
             move_into_place(layout, staged)?;
+            moved.push(path);
             registration.insert(&staged.verified).map_err(sql)?;
         }
+        Ok(())
+    });
+    let outcome = match inserted {
+        Ok(()) => staging.flush().and_then(|()| transaction.commit().map_err(sql)),
+        Err(error) => transaction.rollback().map_err(sql).and(Err(error)),
+    };
+    if outcome.is_err() {
+        ids.clear();
+        take_back(layout, connection, &moved);
     }
-    transaction.commit().map_err(sql)
+    outcome
+}
+
+/// Removes objects that were moved to their places and could not be registered: on a full disk,
+/// they are what there is no room for.
+fn take_back(layout: &Layout, connection: &Connection, moved: &[&StorePath]) {
+    let mut registration = Registration { layout, connection, ids: &mut HashMap::new() };
+    for path in moved {
+        // Where that cannot be told, it stays: the next writer replaces it.
+        if let Ok(false) = registration.is_valid(path)
+            && let Err(error) = remove(&layout.real_path(path))
+        {
+            tracing::debug!(%error, "object left behind");
+        }
+    }
 }
 
 fn move_into_place(layout: &Layout, staged: &Staged) -> Result<()> {

@@ -88,12 +88,16 @@ pub(super) fn open_for_writing(layout: &Layout) -> Result<Connection> {
     }
     let connection = connect(&file).map_err(|error| database_error(&file, &error))?;
     if found.is_none() {
-        connection.execute_batch(TABLES).map_err(|error| database_error(&file, &error))?;
-        // Written last, and at once: with it the store is one.
+        // On the disk before the file that says that they are there: with it the store is one.
+        connection
+            .execute_batch(TABLES)
+            .and_then(|()| connection.query_row("pragma wal_checkpoint(truncate)", [], |_| Ok(())))
+            .map_err(|error| database_error(&file, &error))?;
         let new = schema_file.with_extension("new");
         fs::write(&new, &known)
             .and_then(|()| fs::File::open(&new)?.sync_all())
             .and_then(|()| fs::rename(&new, &schema_file))
+            .and_then(|()| fs::File::open(layout.state_dir.join("db"))?.sync_all())
             .map_err(Error::io(format!("write {}", schema_file.display())))?;
     }
     Ok(connection)

@@ -1,20 +1,30 @@
 //! Where objects are unpacked before they have a place: a directory of our own inside the store
-//! directory, so that moving them is a rename. It is locked while we live.
+//! directory, so that moving them is a rename. It is locked while we live, and it is called like a
+//! store path, so that a temporary root keeps the garbage collector of every Nix version from it.
 
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File};
+use std::io::ErrorKind;
 use std::os::fd::AsFd as _;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
 
-use ferry_formats::{NarHash, nar};
+use ferry_formats::{NarHash, StorePath, nar};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 
+use super::layout::Layout;
 use super::locks::try_exclusive;
 use super::restore::{self, Kind};
 use crate::admission::{Admitted, Verified};
 use crate::{Error, Result};
 
-const PREFIX: &str = "tmp-ferry-";
+/// The name behind the hash part.
+const NAME: &str = "ferry-staging";
+
+/// How many of them this process has made.
+static COUNT: AtomicU64 = AtomicU64::new(0);
 
 /// The directory.
 pub(super) struct Staging {
@@ -31,18 +41,36 @@ pub(super) struct Staged {
 }
 
 impl Staging {
-    /// Makes a directory, and removes those of writers that are no longer alive.
-    pub(super) fn new(real_store_dir: &Path) -> Result<Self> {
-        sweep(real_store_dir)?;
-        let path = tempfile::Builder::new()
-            .prefix(PREFIX)
-            .tempdir_in(real_store_dir)
-            .map_err(Error::io(format!("make a directory in {}", real_store_dir.display())))?
-            .keep();
-        let handle = File::open(&path).map_err(Error::io(format!("open {}", path.display())))?;
-        let locked = try_exclusive(&handle);
-        debug_assert!(locked, "nobody else knows this directory");
-        Ok(Self { path, handle, next: AtomicU64::new(0) })
+    /// A path that nobody has.
+    pub(super) fn new_path() -> StorePath {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let unique = format!("{} {} {count}", std::process::id(), now.as_nanos());
+        let mut digest = [0; 20];
+        for (place, byte) in digest.iter_mut().zip(NarHash::of(unique.as_bytes()).0) {
+            *place = byte;
+        }
+        StorePath::from_parts(digest, NAME).unwrap_or_else(|_| unreachable!("the name is valid"))
+    }
+
+    /// Makes the directory at `path`, and removes those of writers that are no longer alive.
+    pub(super) fn create(layout: &Layout, path: &StorePath) -> Result<Self> {
+        sweep(&layout.real_store_dir)?;
+        let path = layout.real_path(path);
+        loop {
+            DirBuilder::new()
+                .mode(0o700)
+                .create(&path)
+                .map_err(Error::io(format!("make the directory {}", path.display())))?;
+            // Until it is locked, another writer that sweeps takes it for a dead one's.
+            let handle = match open_directory(&path) {
+                Err(Errno::NOENT) => continue,
+                opened => opened.map_err(Error::os(format!("open {}", path.display())))?,
+            };
+            if try_exclusive(&handle) && path.exists() {
+                return Ok(Self { path, handle, next: AtomicU64::new(0) });
+            }
+        }
     }
 
     /// Makes sure that everything unpacked so far is on the disk.
@@ -102,16 +130,24 @@ fn sweep(real_store_dir: &Path) -> Result<()> {
     let failed = || Error::io(format!("list {}", real_store_dir.display()));
     for entry in fs::read_dir(real_store_dir).map_err(failed())? {
         let entry = entry.map_err(failed())?;
-        if !entry.file_name().to_string_lossy().starts_with(PREFIX) {
+        let name = entry.file_name();
+        let is_staging =
+            StorePath::from_basename(name.as_encoded_bytes()).is_ok_and(|path| path.name() == NAME);
+        if !is_staging {
             continue;
         }
         // Gone meanwhile, or not ours to open: then not ours to remove.
-        let Ok(handle) = File::open(entry.path()) else { continue };
+        let Ok(handle) = open_directory(&entry.path()) else { continue };
         if try_exclusive(&handle) {
             remove(&entry.path())?;
         }
     }
     Ok(())
+}
+
+fn open_directory(path: &Path) -> rustix::io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty()).map(File::from)
 }
 
 /// Removes a tree whose directories may be read-only.
@@ -121,9 +157,24 @@ pub(super) fn remove(path: &Path) -> Result<()> {
     if !metadata.is_dir() {
         return fs::remove_file(path).map_err(failed());
     }
-    fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(failed())?;
-    for entry in fs::read_dir(path).map_err(failed())? {
-        remove(&entry.map_err(failed())?.path())?;
+    match fs::remove_dir_all(path) {
+        // Who is not root has to make directories writable first, which root must not: it would
+        // follow a link that somebody puts in the way.
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+            make_writable(path).map_err(failed())?;
+            fs::remove_dir_all(path).map_err(failed())
+        }
+        outcome => outcome.map_err(failed()),
     }
-    fs::remove_dir(path).map_err(failed())
+}
+
+fn make_writable(directory: &Path) -> std::io::Result<()> {
+    fs::set_permissions(directory, fs::Permissions::from_mode(0o700))?;
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            make_writable(&entry.path())?;
+        }
+    }
+    Ok(())
 }

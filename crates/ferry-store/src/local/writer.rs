@@ -1,29 +1,31 @@
 //! Adding paths to a store on disk.
 //!
 //! An object is unpacked beside its place, checked, and moved there; then it is registered.
-//! Objects are moved and registered in batches, each batch one transaction, after everything that
-//! was unpacked has reached the disk: whatever moment the machine stops at, a path that is valid
-//! is whole. A path that is there without being valid is left over from somebody who was
+//! Objects are moved and registered in batches, each batch one transaction, which is committed
+//! after the objects have reached the disk: whatever moment the machine stops at, a path that is
+//! valid is whole and in its place. A path that is there without being valid is left over from somebody who was
 //! interrupted, and is replaced.
 //!
 //! Two threads share the work: the caller's reads and checks NARs, the other unpacks those that
 //! are small (which is most of them) and registers. Large ones are unpacked as they are read.
 //!
-//! The garbage collector is kept waiting meanwhile (it takes the lock `gc.lock` exclusively; a
-//! writer holds it shared), so that nothing that the new paths refer to goes away.
+//! Temporary roots keep the garbage collector from the new paths, from what they refer to, and
+//! from the directory where objects are unpacked. (Holding the collector's lock all the while
+//! would do, too; but Nix collects while it adds a path when space is short, and would wait for
+//! us while we wait for it.)
 
-use std::fs::File;
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 use super::layout::Layout;
-use super::locks::{StoreLock, hold_shared};
+use super::locks::StoreLock;
 use super::registrar::Registrar;
+use super::roots::TemporaryRoots;
 use super::schema;
 use super::staging::{Staged, Staging};
-use crate::admission::{Admitted, Verified};
+use crate::admission::{Admitted, Plan, Verified};
 use crate::{Error, Result, StoreWriter};
 
 /// NARs up to this size in bytes are handed over in memory.
@@ -45,18 +47,25 @@ pub(super) struct LocalWriter {
     staging: Arc<Staging>,
     handed: Option<SyncSender<Handed>>,
     worker: Option<JoinHandle<Result<()>>>,
-    _collector: File,
+    _roots: TemporaryRoots,
 }
 
 impl LocalWriter {
-    pub(super) fn new(layout: &Layout) -> Result<Self> {
+    pub(super) fn new(layout: &Layout, plan: &Plan) -> Result<Self> {
         schema::create_directories(layout)?;
-        let collector = hold_shared(&layout.state_dir.join("gc.lock"))?;
         let store_lock = StoreLock::hold(&layout.state_dir.join("db/big-lock"))?;
         let connection = schema::open_for_writing(layout)?;
-        let staging = Arc::new(Staging::new(&layout.real_store_dir)?);
-        let registrar =
+        let staging_path = Staging::new_path();
+        let held: Vec<_> = (plan.infos().iter().map(|info| &info.path))
+            .chain(plan.relied_on())
+            .chain([&staging_path])
+            .cloned()
+            .collect();
+        let roots = TemporaryRoots::new(layout, &held)?;
+        let staging = Arc::new(Staging::create(layout, &staging_path)?);
+        let mut registrar =
             Registrar::new(layout.clone(), connection, Arc::clone(&staging), store_lock);
+        registrar.require(plan.relied_on())?;
         let (handed, receiver) = sync_channel(QUEUE);
         let worker = {
             let (layout, staging) = (layout.clone(), Arc::clone(&staging));
@@ -67,7 +76,7 @@ impl LocalWriter {
             staging,
             handed: Some(handed),
             worker: Some(worker),
-            _collector: collector,
+            _roots: roots,
         })
     }
 

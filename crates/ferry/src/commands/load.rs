@@ -6,14 +6,15 @@ use std::path::{Path, PathBuf};
 use ferry_bundle::{Bundle, Manifest};
 use ferry_formats::StorePath;
 use ferry_store::copy::require_same_directory;
-use ferry_store::local::replace_symlink;
+use ferry_store::daemon::{Address, DaemonStore};
+use ferry_store::local::{Layout, replace_symlink};
 use ferry_store::trust::TrustPolicy;
 use ferry_store::uri::{OpenStore, Purpose};
 use ferry_store::{CopyReport, Store as _, copy};
 use serde_json::json;
 
 use crate::cli::Load;
-use crate::context::{Context, given_keys, open_bundle};
+use crate::context::{Context, open_bundle};
 use crate::failure::Failure;
 use crate::{evaluate, output};
 
@@ -23,10 +24,12 @@ pub(crate) fn run(context: &Context, options: &Load) -> Result<(), Failure> {
     } else {
         context.trust(&options.trust)?
     };
-    let store = context.open_store(&options.to, Purpose::Write, trust, options.no_check_sigs)?;
+    let keys = &options.trust.trusted_public_key;
+    let store =
+        context.open_store(&options.to, Purpose::Write, trust, options.no_check_sigs, keys)?;
     let bundle = open_bundle(&options.file)?;
     if options.require_signature {
-        bundle.require_signature(&given_keys(&options.trust)?)?;
+        bundle.require_signature(&context.trust(&options.trust)?.trusted_public_keys)?;
     }
     let roots = bundle.manifest().root_paths();
 
@@ -53,7 +56,10 @@ fn root_name(options: &Load, manifest: &Manifest) -> Result<String, Failure> {
         None => manifest
             .root_paths()
             .first()
-            .map(|root| root.name().trim_end_matches(".drv").to_owned())
+            .map(|root| match root.name().trim_end_matches(".drv") {
+                name if name.is_empty() || name.starts_with('.') => root.to_basename(),
+                name => name.to_owned(),
+            })
             .unwrap_or_else(|| "bundle".to_owned()),
     };
     if name.is_empty() || name.starts_with('.') || name.contains('/') {
@@ -90,7 +96,11 @@ impl Roots {
         paths: &[StorePath],
     ) -> Result<(), Failure> {
         let directory = match store {
-            OpenStore::Local(store) => store.named_roots().join(name),
+            OpenStore::Local(store) => store.layout().named_roots().join(name),
+            // What is behind a command may be another machine, where our files mean nothing.
+            OpenStore::Daemon(daemon) if matches!(daemon.address(), Address::Command(_)) => {
+                return self.make_there(daemon, name, paths);
+            }
             OpenStore::Daemon(_) => Context::user_state_directory()?.join("roots").join(name),
         };
         for path in paths {
@@ -103,6 +113,23 @@ impl Roots {
                 daemon.add_indirect_root(&link)?;
             }
             self.links.push(link);
+        }
+        Ok(())
+    }
+
+    /// Has the daemon make the links, which it does for users whom it trusts.
+    fn make_there(
+        &mut self,
+        daemon: &DaemonStore,
+        name: &str,
+        paths: &[StorePath],
+    ) -> Result<(), Failure> {
+        let directory = Layout::system().named_roots().join(name);
+        for path in paths {
+            let link = directory.join(path.to_basename());
+            if daemon.add_permanent_root(path, &link)? {
+                self.links.push(link);
+            }
         }
         Ok(())
     }
@@ -158,6 +185,10 @@ fn tell(
             "kept from the garbage collector by {} (remove it to let go)",
             parent.display()
         ));
+    } else if !options.no_root && !roots.is_empty() {
+        context.talk.say(
+            "nothing keeps it from the garbage collector there: that daemon makes no roots for us",
+        );
     }
     if let Some(next) = next {
         context.talk.say(format!("next: {next}"));
@@ -175,7 +206,7 @@ fn next_command(options: &Load, bundle: &Bundle, store: &OpenStore) -> Option<St
         OpenStore::Daemon(_) => None,
     };
     let address = match chroot {
-        Some(root) => format!(" --store {}", root.display()),
+        Some(root) => format!(" --store {}", output::quoted(&root.to_string_lossy())),
         None if options.to == "daemon" => " --store daemon".to_owned(),
         None => String::new(),
     };
@@ -193,7 +224,7 @@ fn next_command(options: &Load, bundle: &Bundle, store: &OpenStore) -> Option<St
     }
     let programs = programs(store, root);
     match (chroot, programs.as_slice()) {
-        (None, [only]) => Some(only.clone()),
+        (None, [only]) => Some(output::quoted(only).into_owned()),
         _ => Some(format!("nix-store{address} --query --requisites {path}")),
     }
 }

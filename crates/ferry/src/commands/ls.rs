@@ -1,7 +1,7 @@
 //! `ferry ls`: the store paths in a bundle, or the files of one of them.
 
 use ferry_bundle::{Bundle, Entry, EntryKind, list_nar};
-use ferry_formats::{PathInfo, StorePath};
+use ferry_formats::{PathInfo, StorePath, nar};
 use ferry_store::{Error, Store as _};
 use serde_json::{Value, json};
 
@@ -48,15 +48,15 @@ fn list_paths(context: &Context, options: &Ls, bundle: &Bundle) -> Result<(), Fa
 fn list_files(context: &Context, options: &Ls, bundle: &Bundle, text: &str) -> Result<(), Failure> {
     let (path, below) = split(bundle, text)?;
     let info = bundle.require(&path)?;
-    let mut entries = Vec::new();
+    let mut selection = Selection::new(below.into_bytes(), options.recursive);
     bundle.read_nars(std::slice::from_ref(&info), &mut |_, nar| {
-        entries = list_nar(nar).map_err(|error| Error::MalformedNar {
-            path: text.to_owned(),
-            reason: error.to_string(),
-        })?;
-        Ok(())
+        list_nar(nar, &mut |entry| selection.offer(entry)).map_err(|error| match error {
+            nar::Error::Io(source) => Error::reading(format!("read {text}"))(source),
+            other => Error::MalformedNar { path: text.to_owned(), reason: other.to_string() },
+        })
     })?;
-    let shown = select(entries, below.as_bytes(), options.recursive)
+    let shown = selection
+        .finish()
         .ok_or_else(|| Failure::new(format!("{text} is not in {}", bundle.describe())))?;
     if context.json {
         let entries: Vec<Value> = shown.iter().map(entry_json).collect();
@@ -78,22 +78,39 @@ fn split(bundle: &Bundle, text: &str) -> Result<(StorePath, String), Failure> {
     Ok((path, below.trim_end_matches('/').to_owned()))
 }
 
-/// The entry asked for and, if it is a directory, what is in it.
-fn select(entries: Vec<Entry>, below: &[u8], recursive: bool) -> Option<Vec<Entry>> {
-    let found = entries.iter().find(|entry| entry.path == below)?.clone();
-    if found.kind != EntryKind::Directory {
-        return Some(vec![found]);
+/// The entry asked for or, if it is a directory, what is in it.
+struct Selection {
+    below: Vec<u8>,
+    recursive: bool,
+    found: bool,
+    entries: Vec<Entry>,
+}
+
+impl Selection {
+    fn new(below: Vec<u8>, recursive: bool) -> Self {
+        Self { below, recursive, found: false, entries: Vec::new() }
     }
-    let inside = |path: &[u8]| -> Option<Vec<u8>> {
-        let rest =
-            if below.is_empty() { path } else { path.strip_prefix(below)?.strip_prefix(b"/")? };
-        (!rest.is_empty()).then(|| rest.to_vec())
-    };
-    let children = entries.into_iter().filter_map(|entry| {
-        let path = inside(&entry.path)?;
-        (recursive || !path.contains(&b'/')).then_some(Entry { path, ..entry })
-    });
-    Some(children.collect())
+
+    fn offer(&mut self, entry: Entry) {
+        if entry.path == self.below {
+            self.found = true;
+            if entry.kind != EntryKind::Directory {
+                self.entries.push(entry);
+            }
+            return;
+        }
+        let inside = match self.below.as_slice() {
+            [] => Some(entry.path.as_slice()),
+            below => entry.path.strip_prefix(below).and_then(|rest| rest.strip_prefix(b"/")),
+        };
+        if let Some(path) = inside.filter(|path| self.recursive || !path.contains(&b'/')) {
+            self.entries.push(Entry { path: path.to_vec(), ..entry });
+        }
+    }
+
+    fn finish(self) -> Option<Vec<Entry>> {
+        self.found.then_some(self.entries)
+    }
 }
 
 fn entry_line(entry: &Entry, long: bool) -> Vec<u8> {

@@ -23,7 +23,7 @@ pub(crate) fn run(context: &Context, options: &Pack) -> Result<(), Failure> {
     let keys = secret_keys(&options.sign_key)?;
     // Packing trusts the store that it reads: no key decides anything.
     let trust = TrustPolicy::accept_all();
-    let opened = context.open_store(&options.store, Purpose::Read, trust, false)?;
+    let opened = context.open_store(&options.store, Purpose::Read, trust, false, &[])?;
     let store = opened.store();
 
     let named = named_installables(context, options, store)?;

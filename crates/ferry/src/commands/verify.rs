@@ -5,7 +5,7 @@ use ferry_store::Store as _;
 use serde_json::json;
 
 use crate::cli::Verify;
-use crate::context::{Context, given_keys, open_bundle};
+use crate::context::{Context, open_bundle};
 use crate::failure::Failure;
 use crate::output;
 
@@ -13,7 +13,7 @@ pub(crate) fn run(context: &Context, options: &Verify) -> Result<(), Failure> {
     let trust = context.trust(&options.trust)?;
     let bundle = open_bundle(&options.file)?;
     if options.require_signature {
-        bundle.require_signature(&given_keys(&options.trust)?)?;
+        bundle.require_signature(&trust.trusted_public_keys)?;
     }
     let report = verify(&bundle, &trust, &*context.bars)?;
     let store_dir = bundle.store_dir();

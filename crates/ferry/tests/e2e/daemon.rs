@@ -80,9 +80,11 @@ fn what_was_loaded_through_the_daemon_stays_until_its_root_is_removed() {
     let runtime = closure(&sender.machine, &sender.top);
 
     for version in NixVersion::ALL {
+        let recipe_roots = vec![&sender.derivation, &sender.fod];
+        let home = "/tmp/home-65534/.local/state/ferry/roots/kept";
         for (bundle, roots, trusted, wanted) in [
             // All of it is content-addressed: anybody may add that.
-            ("/tmp/recipe.ferry", vec![&sender.derivation, &sender.fod], false, &recipe),
+            ("/tmp/recipe.ferry", recipe_roots, false, &recipe),
             ("/tmp/runtime.ferry", vec![&sender.top], true, &runtime),
         ] {
             let receiver = machine(&world, version);
@@ -104,13 +106,37 @@ fn what_was_loaded_through_the_daemon_stays_until_its_root_is_removed() {
             collect(&receiver);
             assert_eq!(all_valid(&receiver), *wanted, "Nix {version}: not kept");
 
-            let directory = "/tmp/home-65534/.local/state/ferry/roots/kept";
-            assert_roots_are_listed(&receiver, directory, &roots);
-            fs::remove_dir_all(receiver.path(directory)).expect("the roots are there");
+            assert_roots_are_listed(&receiver, home, &roots);
+            fs::remove_dir_all(receiver.path(home)).expect("the roots are there");
             collect(&receiver);
             assert_eq!(all_valid(&receiver), [], "Nix {version}: kept without a root");
         }
     }
+}
+
+#[test]
+fn behind_a_command_the_daemon_itself_keeps_what_was_loaded_or_ferry_says_that_it_does_not() {
+    on_each(|_, machine| {
+        let path = trees::add(&machine, "one", |path| fs::write(path, "one"));
+        pack_runtime(&machine, &path, BUNDLE).ok();
+        collect(&machine);
+        let told = ferry(&machine, ["load", BUNDLE, "--to", COMMAND]).succeed().stderr;
+        // Where it may be another machine, no link of this one is of use.
+        assert!(!machine.path("/root/.local/state/ferry").exists());
+        collect(&machine);
+        if machine.version() == NixVersion::V2_8 {
+            assert!(told.contains("nothing keeps it from the garbage collector"), "{told}");
+            assert_eq!(invalid(&machine, from_ref(&path)), *from_ref(&path));
+            return;
+        }
+        assert!(told.contains("kept from the garbage collector by"), "{told}");
+        assert_eq!(invalid(&machine, from_ref(&path)), [""; 0]);
+        let directory = "/nix/var/nix/gcroots/ferry/one";
+        assert_roots_are_listed(&machine, directory, &[&path]);
+        fs::remove_dir_all(machine.path(directory)).expect("the root is there");
+        collect(&machine);
+        assert_eq!(invalid(&machine, from_ref(&path)), *from_ref(&path));
+    });
 }
 
 /// Nix tells of a link in `directory` for each of `roots`.
@@ -228,9 +254,8 @@ fn what_the_daemon_says_is_passed_on() {
             assert!(!refused.stderr.contains('\u{1b}'), "colours: {:?}", refused.stderr);
             assert_eq!(all_valid(&receiver), []);
 
-            let wordy = load(&["-vvvvvvv", "--no-check-sigs"]).succeed().stderr;
+            let wordy = load(&["-vvvvvvv", "--no-check-sigs", "--no-root"]).succeed().stderr;
             assert!(wordy.contains("lock acquired on"), "Nix {version}: {wordy}");
-            shell(&receiver, "rm -r ~/.local/state/ferry").ok();
             collect(&receiver);
             let terse = load(&["--no-check-sigs", "--quiet", "--no-root"]).succeed().stderr;
             assert_eq!(ferry_alone(&terse), "", "Nix {version}");
@@ -269,8 +294,8 @@ fn a_collection_while_packing_leaves_what_is_packed() {
     on_each(|_, machine| {
         let _daemon = machine.daemon();
         for store in ["local", "daemon", COMMAND] {
-            // Two: the second is read when the first is out.
-            let paths = [12_000_000, 12_000_001].map(|size| trees::add_large_file(&machine, size));
+            // More than goes into the pipe: packing does not end before somebody reads.
+            let paths = [2_000_000, 2_000_001].map(|size| trees::add_large_file(&machine, size));
             let unrelated = trees::add_large_file(&machine, 1000);
             let pack = ferry(&machine, ["pack", "--set", "runtime", "-o", "-", "--level", "fast"]);
             let (mut bundle, running) =

@@ -8,9 +8,12 @@
 
 mod support;
 
+mod bad_input;
 mod crossing;
 mod daemon;
+mod hostile;
 mod installables;
+mod interrupted;
 mod output;
 mod stores;
 mod trust;

@@ -40,8 +40,7 @@ fn packed(objects: &[Object]) -> Vec<u8> {
     let sink = Shared::default();
     let writer = BundleWriter::new(sink.clone(), "test".to_owned(), StoreDir::default(), options);
     copy(&store, &writer, store.infos(), &[], &Silent).unwrap();
-    let bytes = sink.0.lock().unwrap().clone();
-    bytes
+    std::mem::take(&mut *sink.0.lock().unwrap())
 }
 
 /// The objects of the sample as they lie in a store that got them whole.

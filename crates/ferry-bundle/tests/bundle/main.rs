@@ -6,8 +6,9 @@
 //! as they are (`receiver`).
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-// Tests make temporary directories where the environment says, and start themselves again.
-#![allow(clippy::disallowed_methods)]
+// Tests make temporary directories where the environment says, start themselves again, and take
+// numbers apart.
+#![allow(clippy::disallowed_methods, clippy::print_stdout, clippy::cast_possible_truncation)]
 
 mod builder;
 mod objects;

@@ -226,12 +226,15 @@ fn spoil(machine: &Machine, path: &str, change: impl FnOnce(&Path)) {
     change(&real);
 }
 
+/// Something done to the files of a store path.
+type Change = fn(&Path);
+
 #[test]
 fn a_store_that_was_changed_behind_its_back_is_not_packed() {
     on_each(|_, machine| {
         let _daemon = machine.daemon();
         let contents: Vec<u8> = (0..100_000u32).flat_map(u32::to_le_bytes).collect();
-        let changes: [(&str, fn(&Path)); 5] = [
+        let changes: [(&str, Change); 5] = [
             ("changed", |file| {
                 let mut bytes = fs::read(file).unwrap();
                 bytes[5000] ^= 1;

@@ -5,6 +5,8 @@
 
 // Tests fail by panicking.
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
+// They make temporary directories where the environment says, and bytes out of numbers.
+#![allow(clippy::disallowed_methods, clippy::cast_possible_truncation)]
 
 mod support;
 

@@ -22,6 +22,8 @@ pub(crate) struct Freight {
     pub(crate) there: Machine,
     /// The roots of it.
     pub(crate) roots: Vec<String>,
+    /// Whether it is many files rather than a large one.
+    pub(crate) many_files: bool,
 }
 
 impl Freight {
@@ -128,9 +130,28 @@ impl Freight {
     /// Takes the other side's store and caches away.
     pub(crate) fn empty(&self) {
         for directory in ["/nix", "/root", "/data/island"] {
-            let directory = self.there.path(directory);
-            let Ok(entries) = fs::read_dir(&directory) else { continue };
-            entries.flatten().for_each(|entry| remove(&entry.path()));
+            let Ok(entries) = fs::read_dir(self.there.path(directory)) else { continue };
+            for entry in entries.flatten() {
+                self.clear(&self.there, &entry.path());
+            }
+        }
+    }
+
+    /// Takes something out of the way. Trees of many files are kept elsewhere until the end:
+    /// for some minutes after they are deleted, ext4 makes new files more slowly.
+    pub(crate) fn clear(&self, machine: &Machine, path: &Path) {
+        if !self.many_files {
+            return remove(path);
+        }
+        let attic = machine.path("/data/attic");
+        let number = fs::read_dir(&attic).map_or(0, Iterator::count);
+        let moved = fs::create_dir_all(&attic)
+            .and_then(|()| fs::rename(path, attic.join(number.to_string())));
+        match moved {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                panic!("cannot move {} away: {error}", path.display())
+            }
+            _ => {}
         }
     }
 }

@@ -78,6 +78,13 @@ impl Row {
         self.runs.iter().map(|usage| usage.peak_rss).max().unwrap_or(0)
     }
 
+    /// How many times as much as `other` it took: the median over the rounds in which both ran,
+    /// as what else the machine was doing then fell on both.
+    pub(crate) fn compared(&self, other: &Self, what: impl Fn(&Usage) -> Duration) -> f64 {
+        let pairs = self.runs.iter().zip(&other.runs);
+        median(pairs.map(|(one, other)| what(one).as_secs_f64() / what(other).as_secs_f64()))
+    }
+
     /// Whether the figure is no more than an upper bound.
     pub(crate) fn peak_rss_is_floor(&self) -> bool {
         self.runs.iter().any(|usage| usage.peak_rss <= usage.peak_rss_floor)

@@ -110,11 +110,19 @@ fn ratio(section: &Section, row: &Row) -> String {
     let Some(name) = &row.against else { return String::new() };
     let ferry = section.rows.iter().find(|row| row.what == *name);
     let ferry = ferry.unwrap_or_else(|| panic!("there is no `{name}` in `{}`", section.title));
-    let mut text = format!("time {:.2}×", row.wall() / ferry.wall());
+    let mut text = format!(
+        "time {}, CPU {}",
+        times(row.compared(ferry, |usage| usage.wall)),
+        times(row.compared(ferry, |usage| usage.cpu))
+    );
     if let (Some(bytes), Some(least)) = (row.bytes, ferry.bytes) {
-        let _ = write!(text, ", bytes {:.2}×", bytes as f64 / least as f64);
+        let _ = write!(text, ", bytes {}", times(bytes as f64 / least as f64));
     }
-    text + &format!(" `{name}`")
+    text + &format!(" of `{name}`")
+}
+
+fn times(ratio: f64) -> String {
+    if ratio < 10.0 { format!("{ratio:.2}×") } else { format!("{ratio:.0}×") }
 }
 
 fn seconds(value: f64) -> String {

@@ -9,7 +9,7 @@ use clap::ValueEnum;
 use ferry_test_world::trees;
 use ferry_test_world::{Machine, World, big_graph};
 
-use crate::freight::{BUNDLE, CACHE, EXPORT, Freight, remove, shell, size_of};
+use crate::freight::{BUNDLE, CACHE, EXPORT, Freight, shell, size_of};
 use crate::generate;
 use crate::measure::{Case, Section, section};
 use crate::{Options, program};
@@ -88,7 +88,11 @@ impl Bench {
         eprintln!("ferry-bench: making {name}");
         let here = self.machine();
         let roots = fill(&here);
-        Freight { name, here, there: self.machine(), roots }
+        Freight { name, here, there: self.machine(), roots, many_files: true }
+    }
+
+    fn file(&self, name: String, fill: impl FnOnce(&Machine) -> String) -> Freight {
+        Freight { many_files: false, ..self.freight(name, |here| vec![fill(here)]) }
     }
 
     fn recipe(&self, n: u32) -> Rc<Freight> {
@@ -104,7 +108,7 @@ impl Bench {
         self.noise.get_or_init(|| {
             let bytes = self.options.large_file;
             let name = format!("a file of {} that does not compress", crate::report::size(bytes));
-            self.freight(name, |here| vec![trees::add_large_file(here, bytes)])
+            self.file(name, |here| trees::add_large_file(here, bytes))
         })
     }
 
@@ -112,7 +116,7 @@ impl Bench {
         self.text.get_or_init(|| {
             let bytes = self.options.large_file;
             let name = format!("a file of {} of text", crate::report::size(bytes));
-            self.freight(name, |here| vec![generate::add_text_file(here, bytes)])
+            self.file(name, |here| generate::add_text_file(here, bytes))
         })
     }
 
@@ -281,9 +285,9 @@ fn copy_out<'a>(freight: &'a Freight, compression: &'static str) -> Case<'a> {
         freight.copy_out(compression, &directory).measure()
     })
     .after(move || {
-        remove(&place);
+        freight.clear(&freight.here, &place);
         // Nix remembers what it has put there.
-        remove(&freight.here.path("/root/.cache"));
+        freight.clear(&freight.here, &freight.here.path("/root/.cache"));
     })
     .bytes(move || size_of(&archive))
 }

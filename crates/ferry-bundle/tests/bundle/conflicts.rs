@@ -84,6 +84,17 @@ fn a_store_that_lacks_what_one_of_its_paths_refers_to_is_not_packed() {
         "{error}"
     );
 
+    // The same in a database that has lost a path behind everybody's back.
+    let receiver = Receiver::new();
+    receiver.load(&Draft::of(&[absent.clone(), referrer.clone()]).build()).unwrap();
+    let database = receiver.store.layout().database();
+    let connection = rusqlite::Connection::open(database).unwrap();
+    connection.pragma_update(None, "foreign_keys", false).unwrap();
+    let lost = connection.execute("delete from ValidPaths where path = ?", [absent.rendered()]);
+    assert_eq!(lost, Ok(1));
+    let message = closure(&receiver.store, &[referrer.path().clone()]).unwrap_err().to_string();
+    assert!(message.contains("db.sqlite") && message.contains(&referrer.rendered()), "{message}");
+
     // Not even by who does not ask for the closure.
     let options = PackOptions {
         set: "runtime".to_owned(),

@@ -88,17 +88,27 @@ fn only_a_plain_file_can_have_the_address_of_one() {
 }
 
 #[test]
-fn an_address_that_belongs_to_another_path_is_no_proof() {
+fn an_address_that_belongs_to_another_path_is_refused() {
     // Every byte and hash is right, only the path does not follow from them.
     let mut stranger = Object::text("note", b"some text", &[]);
     stranger.info.path = any_path("stranger", "note");
     let bundle = Draft::of(std::slice::from_ref(&stranger)).build();
-    assert_eq!(verify(&bundle).unwrap().content_addressed, 0);
-    let strict = TrustPolicy { require_signatures: true, trusted_public_keys: Vec::new() };
-    let receiver = Receiver::with(strict);
-    let error = receiver.load(&bundle).unwrap_err();
-    assert!(matches!(&error, Error::Untrusted { path, .. } if *path == stranger.rendered()));
-    assert!(receiver.objects().is_empty());
+    refused_because(&bundle, "does not give this path");
+}
+
+#[test]
+fn what_is_named_like_a_derivation_has_to_be_one() {
+    let directory = Wire::new().directory(|inside| inside).0;
+    let link = Wire::new().symlink(b"elsewhere").0;
+    for nar in [directory, link] {
+        let object = Object::source("pretender.drv", nar, &[]);
+        let bundle = Draft::of(std::slice::from_ref(&object)).build();
+        refused_because(&bundle, "named like a derivation, and is not a plain file");
+    }
+    let mut large = Object::text("large.drv", b"Derive()", &[]);
+    large.info.nar_size = (64 << 20) + 8;
+    let bundle = Draft::of(std::slice::from_ref(&large)).build();
+    refused_because(&bundle, "too large for a derivation");
 }
 
 #[test]

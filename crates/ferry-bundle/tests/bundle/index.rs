@@ -251,12 +251,12 @@ fn references_that_are_left_out_change_the_path_of_what_is_content_addressed() {
     let objects: Vec<Object> = sample();
     let recipe = objects[RECIPE].rendered();
     let bundle = with(RECIPE, |recipe| recipe.references.clear());
-    // Nothing about the derivation's file is wrong, so only a store that asks for proof minds.
+    // Nothing about the derivation's file is wrong, and still its path is another one's.
     let receiver = crate::receiver::Receiver::with(ferry_store::trust::TrustPolicy {
         require_signatures: true,
         trusted_public_keys: vec![crate::objects::public(&crate::objects::key())],
     });
     let error = receiver.load(&bundle).unwrap_err().to_string();
-    assert!(error.contains(&recipe) && error.contains("lacks a signature"), "{error}");
+    assert!(error.contains(&recipe) && error.contains("does not give this path"), "{error}");
     assert!(receiver.objects().is_empty());
 }

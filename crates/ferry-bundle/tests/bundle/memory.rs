@@ -141,7 +141,7 @@ fn web(count: u64) -> Draft {
 
 #[test]
 fn references_cannot_make_a_small_file_large_in_memory() {
-    let bundle = web(2000).build();
+    let bundle = web(1000).build();
     assert!(bundle.len() < 1 << 20, "a bundle of {} bytes", bundle.len());
     let said = under_the_limit(&bundle);
     assert!(said.starts_with("refused") && said.contains("references"), "{said}");

@@ -32,6 +32,21 @@ fn only_a_signature_of_the_bundle_by_a_given_key_counts() {
     required(&draft.signed_by(&key()), &[]).unwrap_err();
 }
 
+/// A signature of 64 zero bytes.
+fn signature_named(name: &str) -> Vec<u8> {
+    format!("{name}:{}==", "A".repeat(86)).into_bytes()
+}
+
+#[test]
+fn a_signature_that_would_make_a_database_unreadable_is_refused() {
+    for name in ["two words", "a\tb", "a\u{1b}[31m"] {
+        let mut draft = Draft::of(&sample());
+        draft.entries[0].signatures = vec![signature_named(name)];
+        let error = open(&draft.build()).err().map(|error| error.to_string()).unwrap_or_default();
+        assert!(error.contains("white space or control characters"), "{name:?}: {error}");
+    }
+}
+
 #[test]
 fn a_signature_of_the_bundle_covers_every_byte_of_its_head() {
     let keys = [public(&key())];
@@ -41,7 +56,7 @@ fn a_signature_of_the_bundle_covers_every_byte_of_its_head() {
     let mut other_hash = signed.clone();
     other_hash.entries[0].nar_hash[0] ^= 1;
     let mut other_signer = signed.clone();
-    other_signer.entries[0].signatures = vec![b"somebody:AAAA".to_vec()];
+    other_signer.entries[0].signatures = vec![signature_named("somebody")];
     for changed in [other_set, other_hash, other_signer] {
         assert_ne!(changed.signed_text(), signed.signed_text());
         required(&changed, &keys).unwrap_err();

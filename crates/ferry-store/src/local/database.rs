@@ -147,8 +147,13 @@ impl Database {
             None | Some("") => None,
             Some(text) => Some(self.parse_path(text)?),
         };
-        let mut references =
-            row.references.iter().map(|text| self.parse_path(text)).collect::<Result<Vec<_>>>()?;
+        // Without its name, what the path refers to would be left behind in silence.
+        let lost = || bad("a reference", "it is to something that is not registered".to_owned());
+        let mut references = row
+            .references
+            .iter()
+            .map(|text| self.parse_path(text.as_deref().ok_or_else(lost)?))
+            .collect::<Result<Vec<_>>>()?;
         references.sort();
         let references = references.into();
         Ok(PathInfo { path: path.clone(), nar_hash, nar_size, references, deriver, ca, signatures })
@@ -168,7 +173,8 @@ struct Row {
     nar_size: Option<i64>,
     sigs: Option<String>,
     ca: Option<String>,
-    references: Vec<String>,
+    /// `None` where the database has lost what is referred to.
+    references: Vec<Option<String>>,
 }
 
 fn read_row(connection: &Connection, path: &str) -> rusqlite::Result<Option<Row>> {
@@ -191,9 +197,9 @@ fn read_row(connection: &Connection, path: &str) -> rusqlite::Result<Option<Row>
         .optional()?;
     let Some((id, mut record)) = found else { return Ok(None) };
     let mut statement = connection.prepare_cached(
-        "select path from Refs join ValidPaths on reference = id where referrer = ?",
+        "select path from Refs left join ValidPaths on reference = id where referrer = ?",
     )?;
-    let rows = statement.query_map(params![id], |row| row.get::<_, String>(0))?;
+    let rows = statement.query_map(params![id], |row| row.get::<_, Option<String>>(0))?;
     record.references = rows.collect::<rusqlite::Result<_>>()?;
     Ok(Some(record))
 }

@@ -11,7 +11,8 @@ use std::collections::HashMap;
 use nix_derivation::{InputDerivationHash, InputResolutionError};
 use thiserror::Error;
 
-pub use nix_derivation::{Derivation, Output};
+pub use nix_derivation::store_path::{downstream_placeholder, hash_placeholder};
+pub use nix_derivation::{ContentAddressMethod, Derivation, DerivationModuloHash, Output};
 
 use crate::{StoreDir, StorePath};
 
@@ -88,6 +89,35 @@ pub fn outputs(
         reason: source.to_string(),
     })?;
     Ok(resolved.into_iter().map(|(name, output)| (name, output.path)).collect())
+}
+
+/// The derivations that `exportReferencesGraph` names. What Nix hands to such a build lists the
+/// outputs of every derivation in their closures, so all of those have to be there.
+#[must_use]
+pub fn exported_derivations(derivation: &Derivation) -> Vec<StorePath> {
+    const ATTRIBUTE: &str = "exportReferencesGraph";
+    let mut words: Vec<&[u8]> = Vec::new();
+    if let Some(value) = derivation.environment().get(ATTRIBUTE) {
+        words.extend(value.split(u8::is_ascii_whitespace));
+    }
+    let structured = derivation.structured_attrs().and_then(|attrs| attrs.get(ATTRIBUTE));
+    let mut values: Vec<&serde_json::Value> = structured.into_iter().collect();
+    while let Some(value) = values.pop() {
+        match value {
+            serde_json::Value::String(text) => words.push(text.as_bytes()),
+            serde_json::Value::Array(inner) => values.extend(inner),
+            serde_json::Value::Object(inner) => values.extend(inner.values()),
+            _ => {}
+        }
+    }
+    let mut found: Vec<StorePath> = words
+        .into_iter()
+        .filter(|word| word.ends_with(b".drv"))
+        .filter_map(|word| derivation.store_dir().parse_path(word).ok())
+        .collect();
+    found.sort();
+    found.dedup();
+    found
 }
 
 /// Computes the output paths of a graph of derivations, each derivation once.

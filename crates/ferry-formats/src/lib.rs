@@ -2,8 +2,8 @@
 //!
 //! The formats themselves come from three published crates: [`nix-derivation`](nix_derivation)
 //! (derivations, store paths, content addresses), [`nix-archive`](nix_archive) (NARs) and
-//! [`nix-narinfo`](nix_narinfo) (signatures). Every other crate of the workspace reaches them
-//! through this one, so that a breaking release of any of them is mended here.
+//! [`nix-narinfo`](nix_narinfo) (signatures, narinfos). Every other crate of the workspace
+//! reaches them through this one, so that a breaking release of any of them is mended here.
 //!
 //! What those crates leave out is ours: the [`PathInfo`] that a store keeps for a path and the
 //! fingerprint that is signed ([`path_info`]), secret keys ([`keys`]), the streaming check of a
@@ -15,7 +15,9 @@ pub mod derivation;
 pub mod hash;
 pub mod keys;
 pub mod nar;
+pub mod narinfo;
 pub mod path_info;
+pub mod realisation;
 
 pub use hash::NarHash;
 pub use nix_derivation::{CAHash as ContentAddress, HashAlgorithm, NixHash, StoreDir, StorePath};

@@ -50,6 +50,8 @@ make_root() {
         if [[ -e /etc/apt/apt.conf.d ]]; then
             grep -rhi proxy /etc/apt/apt.conf.d >"$root.new/etc/apt/apt.conf.d/90proxy" || true
         fi
+        # A mirror that stands still serves lists of sid that are past their date, and signed.
+        echo 'Acquire::Check-Valid-Until "false";' >"$root.new/etc/apt/apt.conf.d/90mirror"
         twice install_packages "$root.new" >>"$log" 2>&1 || { tail -n 20 "$log" >&2; return 1; }
         chroot "$root.new" apt-get clean
         rm -rf "$root.new/nix"

@@ -73,12 +73,12 @@ pub fn plan(offered: BTreeMap<StorePath, PathInfo>, destination: &dyn Destinatio
             None => {
                 to_add.insert(info.path.clone(), info);
             }
-            Some(there) if there.nar_hash == info.nar_hash => relied_on.push(info.path),
+            Some(there) if there == info.nar_hash => relied_on.push(info.path),
             Some(there) => {
                 return Err(Error::Conflict {
                     path: store_dir.render_path(&info.path),
                     store: destination.describe(),
-                    present: there.nar_hash.to_string(),
+                    present: there.to_string(),
                     offered: info.nar_hash.to_string(),
                 });
             }

@@ -80,7 +80,17 @@ fn transfer(
         destination.derivation_text(path).map_err(|error| error.to_string())
     });
     let mut writer = destination.writer(plan)?;
-    source
-        .read_nars(plan.infos(), &mut |info, nar| writer.add(checks.admit(info, nar, progress)))?;
+    let mut transfer = |infos: &[PathInfo]| {
+        source.read_nars(infos, &mut |info, nar| writer.add(checks.admit(info, nar, progress)))
+    };
+    if destination.derivations_first() {
+        let (derivations, others): (Vec<PathInfo>, Vec<PathInfo>) =
+            plan.infos().iter().cloned().partition(|info| info.path.is_derivation());
+        for part in [derivations, others].iter().filter(|part| !part.is_empty()) {
+            transfer(part)?;
+        }
+    } else {
+        transfer(plan.infos())?;
+    }
     writer.finish()
 }

@@ -3,6 +3,7 @@
 use std::io;
 
 use ferry_formats::derivation::DerivationError;
+use ferry_graph::{GraphError, Missing};
 use thiserror::Error;
 
 /// Shorthand for this crate's results.
@@ -175,26 +176,27 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
-    /// An output that has not been built.
-    #[error("output `{output}` of {derivation} is not built: {path} is not valid in {store}")]
-    NotBuilt {
-        /// The derivation.
-        derivation: String,
-        /// The output's name.
-        output: String,
-        /// Its path.
-        path: String,
-        /// The store asked.
-        store: String,
+    /// A list of store paths with something else in it.
+    #[error("{file}, line {line}: {reason}")]
+    BadInventory {
+        /// The list.
+        file: String,
+        /// The line, counted from 1.
+        line: usize,
+        /// What is wrong with it.
+        reason: String,
     },
-    /// No derivation is known to have produced a path.
-    #[error("no deriver of {path} is known in {store}, so its recipe cannot be found")]
-    NoDeriver {
-        /// The path.
-        path: String,
-        /// The store asked.
-        store: String,
+    /// Facts that an answer takes and nobody has.
+    #[error("{}", tell(missing, sources))]
+    MissingFacts {
+        /// All of them.
+        missing: Vec<Missing>,
+        /// What was asked.
+        sources: String,
     },
+    /// The dependency graph has no answer.
+    #[error(transparent)]
+    Graph(GraphError),
     /// The two ends keep their paths under different directories.
     #[error(
         "{source_store} keeps its paths in {source_dir}, and {destination} in {destination_dir}: paths cannot move between them"
@@ -222,6 +224,34 @@ pub enum Error {
     /// A failure in another kind of source or destination, with its own message.
     #[error(transparent)]
     Other(Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl From<GraphError> for Error {
+    fn from(error: GraphError) -> Self {
+        match error {
+            // A source of ours says it better itself.
+            GraphError::Source { name, source } => match source.downcast::<Self>() {
+                Ok(inner) => *inner,
+                Err(source) => Self::Graph(GraphError::Source { name, source }),
+            },
+            GraphError::NoSuchOutput { derivation, output, known } => Self::BadInstallable {
+                installable: format!("{derivation}^{output}"),
+                reason: format!("its outputs are: {}", known.join(", ")),
+            },
+            other => Self::Graph(other),
+        }
+    }
+}
+
+/// One fact in a sentence, several in lines.
+fn tell(missing: &[Missing], sources: &str) -> String {
+    match missing {
+        [only] => only.tell(sources),
+        several => {
+            let lines: Vec<String> = several.iter().map(|fact| fact.tell(sources)).collect();
+            format!("{} facts are missing:\n{}", several.len(), lines.join("\n"))
+        }
+    }
 }
 
 impl Error {

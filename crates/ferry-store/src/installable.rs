@@ -1,12 +1,13 @@
 //! Installables: the ways to name what is to be carried.
 //!
 //! A store path, a path below one, or a link that leads to one; a derivation, `x.drv`; its
-//! outputs, `x.drv^out,dev` or `x.drv^*`. Anything else (`FLAKE#attr`) has to be evaluated, and
-//! only Nix can do that.
+//! outputs, `x.drv^out,dev` or `x.drv^*`; the outputs of a derivation that is an output itself,
+//! `x.drv^out^*`. Anything else (`FLAKE#attr`) has to be evaluated, and only Nix can do that.
 
 use std::path::{Component, Path, PathBuf};
 
 use ferry_formats::{StoreDir, StorePath};
+use ferry_graph::{Explorer, NodeId};
 
 use crate::{Error, Result};
 
@@ -27,7 +28,56 @@ pub enum Installable {
     /// A store path itself; for a derivation, the `.drv` file.
     Path(StorePath),
     /// Outputs of a derivation.
-    Outputs(StorePath, Outputs),
+    Outputs {
+        /// The derivation.
+        derivation: StorePath,
+        /// Where the derivation meant is itself an output: which one, of which one, and so on.
+        through: Vec<String>,
+        /// Which outputs.
+        outputs: Outputs,
+    },
+}
+
+impl Installable {
+    /// Outputs of a derivation that is in the store as it is.
+    #[must_use]
+    pub fn outputs(derivation: StorePath, outputs: Outputs) -> Self {
+        Self::Outputs { derivation, through: Vec::new(), outputs }
+    }
+
+    /// The nodes that it stands for, in the order in which they are named. The derivation it names is one that is meant wherever a
+    /// path has several derivers.
+    ///
+    /// # Errors
+    /// When there is no such output, and when a source of facts could not look.
+    pub fn nodes(&self, explorer: &mut Explorer<'_>) -> Result<Vec<NodeId>> {
+        let (derivation, through, outputs) = match self {
+            Self::Path(path) => {
+                let node = explorer.node(path);
+                explorer.name(node);
+                return Ok(vec![node]);
+            }
+            Self::Outputs { derivation, through, outputs } => (derivation, through, outputs),
+        };
+        let mut derivation = explorer.node(derivation);
+        explorer.name(derivation);
+        for name in through {
+            derivation = explorer.output(derivation, name)?;
+        }
+        let names: Vec<String> = match outputs {
+            Outputs::Named(names) => names.clone(),
+            Outputs::Default | Outputs::All => {
+                let known = explorer.named_outputs(derivation)?.unwrap_or_default();
+                let mut names: Vec<String> = known.into_iter().map(|(name, _)| name).collect();
+                if *outputs == Outputs::Default && names.iter().any(|name| name == "out") {
+                    names.retain(|name| name == "out");
+                }
+                names
+            }
+        };
+        let outputs = names.iter().map(|name| explorer.output(derivation, name));
+        Ok(outputs.collect::<std::result::Result<_, _>>()?)
+    }
 }
 
 /// What an argument turned out to be.
@@ -49,10 +99,16 @@ const MAX_LINKS: usize = 40;
 pub fn parse(text: &str, store_dir: &StoreDir, working_directory: &Path) -> Result<Parsed> {
     let bad = |reason: String| Error::BadInstallable { installable: text.to_owned(), reason };
     // `!` is how Nix wrote `^` before 2.13, and how nix-instantiate still prints it.
-    let (place, outputs) = match text.rsplit_once(['^', '!']) {
-        Some((place, outputs)) => (place, Some(parse_outputs(outputs).map_err(bad)?)),
+    let (text, outputs) = match text.rsplit_once(['^', '!']) {
+        Some((text, outputs)) => (text, Some(parse_outputs(outputs).map_err(bad)?)),
         None => (text, None),
     };
+    let mut parts = text.split(['^', '!']);
+    let place = parts.next().unwrap_or_default();
+    let through: Vec<String> = parts.map(str::to_owned).collect();
+    if through.iter().any(|name| name.is_empty() || name.contains(',') || name == "*") {
+        return Err(bad("only the last outputs may be several".to_owned()));
+    }
     let looks_like_a_path =
         (place.starts_with(['/', '.']) || place.ends_with(".drv")) && !place.contains('#');
     let path = if let Ok(path) = StorePath::from_basename(place.as_bytes()) {
@@ -68,7 +124,9 @@ pub fn parse(text: &str, store_dir: &StoreDir, working_directory: &Path) -> Resu
     };
     let installable = match outputs {
         None => Installable::Path(path),
-        Some(outputs) if path.is_derivation() => Installable::Outputs(path, outputs),
+        Some(outputs) if path.is_derivation() => {
+            Installable::Outputs { derivation: path, through, outputs }
+        }
         Some(_) => return Err(bad("only a derivation (`….drv`) has outputs".to_owned())),
     };
     Ok(Parsed::Installable(installable))
@@ -157,10 +215,17 @@ mod tests {
     #[test]
     fn outputs_are_named_behind_a_caret() {
         let drv = format!("{BASE}.drv");
-        let expect = |outputs| Parsed::Installable(Installable::Outputs(path(&drv), outputs));
+        let expect = |outputs| Parsed::Installable(Installable::outputs(path(&drv), outputs));
         assert_eq!(parsed(&format!("/nix/store/{drv}^*")).unwrap(), expect(Outputs::All));
         let named = Outputs::Named(vec!["out".into(), "dev".into()]);
         assert_eq!(parsed(&format!("{drv}^out,dev")).unwrap(), expect(named));
+        let dynamic = Parsed::Installable(Installable::Outputs {
+            derivation: path(&drv),
+            through: vec!["out".into()],
+            outputs: Outputs::All,
+        });
+        assert_eq!(parsed(&format!("/nix/store/{drv}^out^*")).unwrap(), dynamic);
+        assert!(parsed(&format!("/nix/store/{drv}^out,dev^*")).is_err());
         assert!(parsed(&format!("/nix/store/{BASE}^out")).is_err());
         assert!(parsed(&format!("/nix/store/{drv}^")).is_err());
     }

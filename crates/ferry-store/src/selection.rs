@@ -1,145 +1,87 @@
-//! From what was named to the paths that are carried.
+//! From the nodes that a query answers to the paths that are carried.
 
-use std::collections::BTreeMap;
-use std::fmt;
-use std::str::FromStr;
+use std::collections::{BTreeMap, BTreeSet};
 
-use ferry_formats::{PathInfo, StorePath, derivation};
+use ferry_formats::{PathInfo, StorePath};
+use ferry_graph::{Explorer, Missing, NodeSet};
 
 use crate::closure::closure;
-use crate::installable::{Installable, Outputs};
+use crate::installable::Installable;
 use crate::{Error, Result, Store};
-
-/// A named set: what of a thing is carried.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NamedSet {
-    /// Every derivation of the build graph and every input source: enough to build it where
-    /// fixed outputs can be had.
-    Recipe,
-    /// The closure of the outputs: enough to run it.
-    Runtime,
-}
-
-impl fmt::Display for NamedSet {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
-            Self::Recipe => "recipe",
-            Self::Runtime => "runtime",
-        })
-    }
-}
-
-impl FromStr for NamedSet {
-    type Err = String;
-
-    fn from_str(text: &str) -> std::result::Result<Self, String> {
-        match text {
-            "recipe" => Ok(Self::Recipe),
-            "runtime" => Ok(Self::Runtime),
-            other => Err(format!("`{other}` is not a set; there are `recipe` and `runtime`")),
-        }
-    }
-}
 
 /// What is to be carried: the roots, and everything they need.
 #[derive(Clone, Debug)]
 pub struct Selection {
-    /// What the user named, as store paths, in the order given, each once.
+    /// What the user named, in the order given, each once: as derivations or as outputs,
+    /// whichever is carried.
     pub roots: Vec<StorePath>,
-    /// The roots and everything that comes with them.
+    /// Everything that is carried.
     pub infos: BTreeMap<StorePath, PathInfo>,
 }
 
-/// Finds what `named` means under `set`; `also` names what comes along with its run closure
-/// whatever the set.
+/// Takes the paths of `set` out of `store`, with what they refer to: a path is valid only with
+/// its references. `named` is what the set was made from; `also` names what comes along with
+/// everything it refers to.
 ///
 /// # Errors
-/// When something named is not in the store, is not built, or has no known deriver.
+/// [`Error::MissingFacts`] when the answer is not complete, or something in it has no path yet;
+/// when a path is not in the store.
 pub fn select(
     store: &dyn Store,
-    set: NamedSet,
+    explorer: &mut Explorer<'_>,
+    set: &NodeSet,
     named: &[Installable],
     also: &[Installable],
 ) -> Result<Selection> {
     let mut roots = Vec::new();
+    let mut carried = set.clone();
     for installable in named {
-        roots.extend(match set {
-            NamedSet::Recipe => vec![recipe_root(store, installable)?],
-            NamedSet::Runtime => runtime_roots(store, installable)?,
-        });
+        let mut nodes = installable.nodes(explorer)?;
+        let derivations = explorer.builders_of(&nodes.iter().copied().collect())?;
+        let outputs: Vec<_> = match (installable, nodes.as_slice()) {
+            (Installable::Path(_), &[node]) if explorer.graph().is_derivation(node) => {
+                explorer.named_outputs(node)?.unwrap_or_default()
+            }
+            _ => Vec::new(),
+        };
+        nodes.extend(explorer.sorted(&derivations));
+        nodes.extend(outputs.into_iter().map(|(_, output)| output));
+        roots.extend(nodes.into_iter().filter(|node| set.contains(*node)));
     }
     for installable in also {
-        roots.extend(match installable {
-            Installable::Path(path) => vec![path.clone()],
-            Installable::Outputs(..) => runtime_roots(store, installable)?,
-        });
+        let nodes = installable.nodes(explorer)?;
+        carried.extend(nodes.iter().copied());
+        roots.extend(nodes);
     }
-    let mut seen = std::collections::HashSet::new();
-    roots.retain(|root| seen.insert(root.clone()));
-    let infos = closure(store, &roots)?;
-    Ok(Selection { roots, infos })
+    require_facts(explorer)?;
+    if let (true, Some(Installable::Path(path))) = (carried.is_empty(), named.first()) {
+        // A source, of which a recipe was wanted.
+        let path = store.store_dir().render_path(path);
+        let missing = vec![Missing::Deriver { path, recorded: None }];
+        return Err(Error::MissingFacts { missing, sources: store.describe() });
+    }
+    let mut paths = Vec::with_capacity(carried.len());
+    for node in explorer.sorted(&carried) {
+        let path = explorer.graph().path(node);
+        paths.push(path.ok_or_else(|| Error::MissingFacts {
+            missing: vec![Missing::Output(explorer.graph().render(node))],
+            sources: store.describe(),
+        })?);
+    }
+    let mut seen = BTreeSet::new();
+    let roots = roots.into_iter().filter_map(|node| explorer.graph().path(node));
+    let roots = roots.filter(|path| seen.insert(path.clone())).collect();
+    Ok(Selection { roots, infos: closure(store, &paths)? })
 }
 
-/// The derivation whose closure is the recipe.
-fn recipe_root(store: &dyn Store, installable: &Installable) -> Result<StorePath> {
-    let path = match installable {
-        Installable::Outputs(derivation, _) => return Ok(derivation.clone()),
-        Installable::Path(path) if path.is_derivation() => return Ok(path.clone()),
-        Installable::Path(path) => path,
-    };
-    let info = store.require(path)?;
-    if let Some(deriver) = info.deriver
-        && store.path_info(&deriver)?.is_some()
-    {
-        return Ok(deriver);
+/// Refuses an answer for which facts are missing.
+///
+/// # Errors
+/// [`Error::MissingFacts`] with all of them.
+pub fn require_facts(explorer: &Explorer<'_>) -> Result<()> {
+    let missing: Vec<Missing> = explorer.missing().cloned().collect();
+    if missing.is_empty() {
+        return Ok(());
     }
-    let derivers = store.derivers(path)?;
-    derivers.into_iter().next().ok_or_else(|| Error::NoDeriver {
-        path: store.store_dir().render_path(path),
-        store: store.describe(),
-    })
-}
-
-/// The paths whose closure is the runtime. A derivation stands for all of its outputs.
-fn runtime_roots(store: &dyn Store, installable: &Installable) -> Result<Vec<StorePath>> {
-    let (drv, wanted) = match installable {
-        Installable::Path(path) if path.is_derivation() => (path, &Outputs::All),
-        Installable::Path(path) => return Ok(vec![path.clone()]),
-        Installable::Outputs(drv, wanted) => (drv, wanted),
-    };
-    let store_dir = store.store_dir();
-    let text = store.derivation_text(drv)?;
-    let parsed = derivation::parse(store_dir, drv, &text)?;
-    let outputs: BTreeMap<String, Option<StorePath>> =
-        derivation::outputs(&parsed)?.into_iter().collect();
-    let out = "out".to_owned();
-    let names: Vec<&String> = match wanted {
-        Outputs::Default if outputs.contains_key(&out) => vec![&out],
-        Outputs::Default | Outputs::All => outputs.keys().collect(),
-        Outputs::Named(names) => names.iter().collect(),
-    };
-    let bad = |name: &str, reason: String| Error::BadInstallable {
-        installable: format!("{}^{name}", store_dir.render_path(drv)),
-        reason,
-    };
-    names
-        .into_iter()
-        .map(|name| match outputs.get(name) {
-            None => {
-                let there: Vec<&str> = outputs.keys().map(String::as_str).collect();
-                Err(bad(name, format!("its outputs are: {}", there.join(", "))))
-            }
-            Some(None) => Err(bad(
-                name,
-                "its path is not known before it is built; name the path instead".to_owned(),
-            )),
-            Some(Some(path)) if store.path_info(path)?.is_none() => Err(Error::NotBuilt {
-                derivation: store_dir.render_path(drv),
-                output: name.clone(),
-                path: store_dir.render_path(path),
-                store: store.describe(),
-            }),
-            Some(Some(path)) => Ok(path.clone()),
-        })
-        .collect()
+    Err(Error::MissingFacts { missing, sources: explorer.describe_sources() })
 }

@@ -2,7 +2,7 @@
 
 use std::io::Read;
 
-use ferry_formats::{PathInfo, StoreDir, StorePath};
+use ferry_formats::{NarHash, PathInfo, StoreDir, StorePath};
 
 use crate::admission::{Admitted, Plan};
 use crate::trust::TrustPolicy;
@@ -24,6 +24,22 @@ pub trait Store {
     /// # Errors
     /// When the store cannot be asked.
     fn path_info(&self, path: &StorePath) -> Result<Option<PathInfo>>;
+
+    /// What it records about several paths, in the same order.
+    ///
+    /// # Errors
+    /// When the store cannot be asked.
+    fn path_infos(&self, paths: &[StorePath]) -> Result<Vec<Option<PathInfo>>> {
+        paths.iter().map(|path| self.path_info(path)).collect()
+    }
+
+    /// Everything that is valid in it, or `None` where it cannot list that.
+    ///
+    /// # Errors
+    /// When the store cannot be asked.
+    fn all_paths(&self) -> Result<Option<Vec<StorePath>>> {
+        Ok(None)
+    }
 
     /// The valid derivations that have `path` as an output.
     ///
@@ -111,11 +127,11 @@ pub trait Destination {
         "copying"
     }
 
-    /// What it already has of `paths`, in the same order.
+    /// The NAR hashes of those of `paths` that it already has, in the same order.
     ///
     /// # Errors
     /// When it cannot be asked.
-    fn present(&self, paths: &[StorePath]) -> Result<Vec<Option<PathInfo>>>;
+    fn present(&self, paths: &[StorePath]) -> Result<Vec<Option<NarHash>>>;
 
     /// The text of a derivation that it has.
     ///
@@ -125,6 +141,11 @@ pub trait Destination {
 
     /// Who checks signatures.
     fn signature_check(&self) -> SignatureCheck<'_>;
+
+    /// Whether it wants all derivations before anything else, each part in the order of the plan.
+    fn derivations_first(&self) -> bool {
+        false
+    }
 
     /// Begins to take in what the plan lists, in its order.
     ///

@@ -11,9 +11,11 @@
 use std::path::{Path, PathBuf};
 
 use ferry_formats::StoreDir;
+use ferry_graph::Facts;
 use rustix::fs::Access;
 
 use crate::daemon::{Address, DaemonOptions, DaemonStore};
+use crate::facts::StoreFacts;
 use crate::local::{Layout, LocalStore};
 use crate::trust::TrustPolicy;
 use crate::{Destination, Error, Result, Store};
@@ -64,6 +66,19 @@ impl OpenStore {
         match self {
             Self::Local(store) => store.as_ref(),
             Self::Daemon(store) => store,
+        }
+    }
+
+    /// What it knows, for one graph.
+    #[must_use]
+    pub fn facts(&self) -> Box<dyn Facts + '_> {
+        match self {
+            Self::Local(store) => Box::new(store.facts()),
+            Self::Daemon(store) => Box::new(match store.address() {
+                Address::Socket(_) => StoreFacts::new(store),
+                // Such as ssh.
+                Address::Command(_) => StoreFacts::over_network(store),
+            }),
         }
     }
 

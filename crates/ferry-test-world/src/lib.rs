@@ -38,7 +38,7 @@ pub use big_graph::{BigGraph, big_graph};
 pub use command::MachineCommand;
 pub use daemon::Daemon;
 pub use machine::Machine;
-pub use origin::Origin;
+pub use origin::{Answer, Origin};
 pub use outcome::{Outcome, Usage};
 pub use running::Running;
 // What Running::signal takes.

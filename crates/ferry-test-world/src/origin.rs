@@ -1,10 +1,14 @@
 //! The internet: an HTTP server on loopback.
 
-use std::collections::BTreeMap;
-use std::io::{self, BufRead, BufReader, Write};
+use std::collections::{BTreeMap, VecDeque};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+/// How long requests are held for others that do not come.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// An HTTP/1.1 server on a port of its own, which serves bytes by path and counts requests.
 ///
@@ -13,14 +17,34 @@ use std::thread::{self, JoinHandle};
 pub struct Origin {
     address: SocketAddr,
     state: Arc<Mutex<State>>,
+    gathered: Arc<Condvar>,
     listener: Option<JoinHandle<()>>,
+}
+
+/// An answer that is not simply a file.
+#[derive(Clone, Debug)]
+pub enum Answer {
+    /// A status line without the version, such as `503 Service Unavailable`, then headers and a
+    /// body.
+    Status(&'static str, Vec<(&'static str, String)>, Vec<u8>),
+    /// Nothing at all, until the client gives up.
+    Silence,
+    /// The connection ends in the middle of the file.
+    Cut,
 }
 
 #[derive(Debug, Default)]
 struct State {
     files: BTreeMap<String, Arc<[u8]>>,
     requests: BTreeMap<String, usize>,
+    answers: BTreeMap<String, VecDeque<Answer>>,
     connections: Vec<TcpStream>,
+    accepted: usize,
+    /// Requests that wait for their answer, and how many of them there were at most.
+    under_way: usize,
+    most_under_way: usize,
+    /// Until how many wait no one is answered.
+    hold_for: usize,
     stopped: bool,
 }
 
@@ -33,15 +57,33 @@ impl Origin {
             .local_addr()
             .unwrap_or_else(|error| panic!("the origin has no address: {error}"));
         let state = Arc::new(Mutex::new(State::default()));
-        let shared = Arc::clone(&state);
-        let listener = Some(thread::spawn(move || accept(&listener, &shared)));
-        Self { address, state, listener }
+        let gathered = Arc::new(Condvar::new());
+        let shared = (Arc::clone(&state), Arc::clone(&gathered));
+        let listener = Some(thread::spawn(move || accept(&listener, &shared.0, &shared.1)));
+        Self { address, state, gathered, listener }
     }
 
     /// Serves `bytes` at `path`, which starts with a slash.
     pub fn serve(&self, path: &str, bytes: impl Into<Vec<u8>>) {
         assert!(path.starts_with('/'), "{path} does not start with a slash");
         lock(&self.state).files.insert(path.to_owned(), bytes.into().into());
+    }
+
+    /// Gives this answer to the next request for `path`. Several are given in turn; after them
+    /// comes the file.
+    pub fn answer_next(&self, path: &str, answer: Answer) {
+        lock(&self.state).answers.entry(path.to_owned()).or_default().push_back(answer);
+    }
+
+    /// Answers nobody until `count` requests wait for their answers; from then on, everybody.
+    /// When they do not come within ten seconds, it goes on without them.
+    pub fn hold_until(&self, count: usize) {
+        lock(&self.state).hold_for = count;
+    }
+
+    /// How many requests waited for their answers at one time, at most.
+    pub fn most_under_way(&self) -> usize {
+        lock(&self.state).most_under_way
     }
 
     /// Its address as a URL, without a slash at the end.
@@ -59,6 +101,11 @@ impl Origin {
         lock(&self.state).requests.values().sum()
     }
 
+    /// How many connections there were in all.
+    pub fn connections(&self) -> usize {
+        lock(&self.state).accepted
+    }
+
     /// Stops it: from now on connections are refused, and those that are open are closed.
     pub fn stop(&mut self) {
         let Some(listener) = self.listener.take() else {
@@ -67,6 +114,8 @@ impl Origin {
         {
             let mut state = lock(&self.state);
             state.stopped = true;
+            state.hold_for = 0;
+            self.gathered.notify_all();
             for connection in state.connections.drain(..) {
                 let _ = connection.shutdown(Shutdown::Both);
             }
@@ -87,7 +136,7 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn accept(listener: &TcpListener, state: &Arc<Mutex<State>>) {
+fn accept(listener: &TcpListener, state: &Arc<Mutex<State>>, gathered: &Arc<Condvar>) {
     for stream in listener.incoming() {
         let mut locked = lock(state);
         if locked.stopped {
@@ -98,12 +147,13 @@ fn accept(listener: &TcpListener, state: &Arc<Mutex<State>>) {
             continue;
         };
         locked.connections.push(handle);
+        locked.accepted += 1;
         drop(locked);
-        let state = Arc::clone(state);
+        let (state, gathered) = (Arc::clone(state), Arc::clone(gathered));
         thread::spawn(move || {
             let peer = stream.peer_addr().ok();
             // A client that hangs up in the middle is its own business.
-            let _ = answer_all(&stream, &state);
+            let _ = answer_all(&stream, &state, &gathered);
             let _ = stream.shutdown(Shutdown::Both);
             lock(&state).connections.retain(|other| other.peer_addr().ok() != peer);
         });
@@ -111,7 +161,7 @@ fn accept(listener: &TcpListener, state: &Arc<Mutex<State>>) {
 }
 
 /// Answers the requests of one connection, until the client closes it.
-fn answer_all(stream: &TcpStream, state: &Mutex<State>) -> io::Result<()> {
+fn answer_all(stream: &TcpStream, state: &Mutex<State>, gathered: &Condvar) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut reader = BufReader::new(stream);
     loop {
@@ -133,11 +183,30 @@ fn answer_all(stream: &TcpStream, state: &Mutex<State>) -> io::Result<()> {
         }
         let mut words = request.split_whitespace();
         let (method, path) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
-        let found = {
-            let mut state = lock(state);
-            *state.requests.entry(path.to_owned()).or_default() += 1;
-            state.files.get(path).cloned()
-        };
+        let (found, special) = arrive(path, state, gathered);
+        let answered = Answered(state);
+        let mut writer = stream;
+        match special {
+            None => {}
+            Some(Answer::Silence) => {
+                while reader.read(&mut [0; 1024])? > 0 {}
+                return Ok(());
+            }
+            Some(Answer::Cut) => {
+                let body = found.unwrap_or_default();
+                let half = body.get(..body.len() / 2).unwrap_or_default();
+                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+                return writer.write_all(&[head.as_bytes(), half].concat());
+            }
+            Some(Answer::Status(status, headers, body)) => {
+                let mut head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n", body.len());
+                for (name, value) in headers {
+                    head += &format!("{name}: {value}\r\n");
+                }
+                writer.write_all(&[head.as_bytes(), b"\r\n", &body].concat())?;
+                continue;
+            }
+        }
         let (status, body): (_, &[u8]) = match (method, &found) {
             ("GET" | "HEAD", Some(bytes)) => ("200 OK", bytes),
             ("GET" | "HEAD", None) => ("404 Not Found", b"not found\n"),
@@ -149,7 +218,7 @@ fn answer_all(stream: &TcpStream, state: &Mutex<State>) -> io::Result<()> {
         };
         let ending = if close { "Connection: close\r\n" } else { "" };
         let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n{ending}\r\n", body.len());
-        let mut writer = stream;
+        drop(answered);
         if method == "HEAD" {
             writer.write_all(head.as_bytes())?;
         } else {
@@ -158,5 +227,34 @@ fn answer_all(stream: &TcpStream, state: &Mutex<State>) -> io::Result<()> {
         if close {
             return Ok(());
         }
+    }
+}
+
+/// Counts a request, and waits for others where that is wanted. Returns the file, and what to
+/// answer instead.
+fn arrive(
+    path: &str,
+    state: &Mutex<State>,
+    gathered: &Condvar,
+) -> (Option<Arc<[u8]>>, Option<Answer>) {
+    let mut state = lock(state);
+    *state.requests.entry(path.to_owned()).or_default() += 1;
+    state.under_way += 1;
+    state.most_under_way = state.most_under_way.max(state.under_way);
+    gathered.notify_all();
+    let (mut state, _) = gathered
+        .wait_timeout_while(state, PATIENCE, |state| state.under_way < state.hold_for)
+        .unwrap_or_else(PoisonError::into_inner);
+    state.hold_for = 0;
+    let found = state.files.get(path).cloned();
+    (found, state.answers.get_mut(path).and_then(VecDeque::pop_front))
+}
+
+/// A request that waits for its answer, until this is dropped.
+struct Answered<'a>(&'a Mutex<State>);
+
+impl Drop for Answered<'_> {
+    fn drop(&mut self) {
+        lock(self.0).under_way -= 1;
     }
 }

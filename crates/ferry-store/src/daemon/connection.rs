@@ -38,6 +38,7 @@ pub(super) enum Operation {
     AddTempRoot = 11,
     AddIndirectRoot = 12,
     SetOptions = 19,
+    QueryAllValidPaths = 23,
     QueryPathInfo = 26,
     QueryValidDerivers = 33,
     NarFromPath = 38,

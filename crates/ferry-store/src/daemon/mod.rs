@@ -172,26 +172,6 @@ impl DaemonStore {
         texts.iter().map(|text| self.parse_path(text)).collect()
     }
 
-    /// Asks for path infos, several at a time.
-    fn path_infos(&self, paths: &[StorePath]) -> Result<Vec<Option<PathInfo>>> {
-        let mut infos = Vec::with_capacity(paths.len());
-        self.with(|connection| {
-            for paths in paths.chunks(PIPELINE) {
-                for path in paths {
-                    let path = self.store_dir.render_path(path);
-                    connection.send(Operation::QueryPathInfo, &[&path])?;
-                }
-                connection.talk(|connection| io::Write::flush(&mut connection.writer))?;
-                for path in paths {
-                    connection.answer()?;
-                    infos.push(self.read_path_info(connection, path)?);
-                }
-            }
-            Ok(())
-        })?;
-        Ok(infos)
-    }
-
     fn read_path_info(
         &self,
         connection: &mut Connection,
@@ -259,6 +239,34 @@ impl Store for DaemonStore {
         Ok(infos.into_iter().next().flatten())
     }
 
+    fn path_infos(&self, paths: &[StorePath]) -> Result<Vec<Option<PathInfo>>> {
+        // Several at a time.
+        let mut infos = Vec::with_capacity(paths.len());
+        self.with(|connection| {
+            for paths in paths.chunks(PIPELINE) {
+                for path in paths {
+                    let path = self.store_dir.render_path(path);
+                    connection.send(Operation::QueryPathInfo, &[&path])?;
+                }
+                connection.talk(|connection| io::Write::flush(&mut connection.writer))?;
+                for path in paths {
+                    connection.answer()?;
+                    infos.push(self.read_path_info(connection, path)?);
+                }
+            }
+            Ok(())
+        })?;
+        Ok(infos)
+    }
+
+    fn all_paths(&self) -> Result<Option<Vec<StorePath>>> {
+        let found = self.with(|connection| {
+            connection.request(Operation::QueryAllValidPaths, &[])?;
+            connection.talk(|connection| read_strings(&mut connection.reader))
+        })?;
+        self.parse_paths(&found).map(Some)
+    }
+
     fn derivers(&self, path: &StorePath) -> Result<Vec<StorePath>> {
         let path = self.store_dir.render_path(path);
         let found = self.with(|connection| {
@@ -322,8 +330,9 @@ impl Destination for DaemonStore {
         Store::describe(self)
     }
 
-    fn present(&self, paths: &[StorePath]) -> Result<Vec<Option<PathInfo>>> {
-        self.path_infos(paths)
+    fn present(&self, paths: &[StorePath]) -> Result<Vec<Option<NarHash>>> {
+        let infos = self.path_infos(paths)?;
+        Ok(infos.into_iter().map(|info| info.map(|info| info.nar_hash)).collect())
     }
 
     fn derivation_text(&self, path: &StorePath) -> Result<Vec<u8>> {

@@ -17,9 +17,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use ferry_formats::keys::parse_signature;
-use ferry_formats::{ContentAddress, NarHash, PathInfo, StoreDir, StorePath};
-use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, params};
+use ferry_formats::StoreDir;
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::{Error, Result};
 
@@ -29,9 +28,9 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(60);
 const MAX_RETRIES: u32 = 100;
 
 /// A store's database, open for reading.
-pub(super) struct Database {
+pub(crate) struct Database {
     file: PathBuf,
-    store_dir: StoreDir,
+    pub(super) store_dir: StoreDir,
     /// Where a copy goes if one has to be made.
     scratch: PathBuf,
     state: Mutex<State>,
@@ -40,6 +39,8 @@ pub(super) struct Database {
 struct State {
     connection: Connection,
     mode: Mode,
+    /// How many connections there were before this one.
+    generation: u64,
 }
 
 enum Mode {
@@ -87,128 +88,70 @@ impl Database {
         })
     }
 
-    /// What the database says about a path.
-    pub(super) fn path_info(&self, path: &StorePath) -> Result<Option<PathInfo>> {
-        let rendered = self.store_dir.render_path(path);
-        let row = self.query(|connection| read_row(connection, &rendered))?;
-        row.map(|row| self.parse_row(path, row)).transpose()
+    /// Runs a query in one transaction, and once more if the file changed while it was read
+    /// without locks: `run` must not keep anything of an attempt that was given up.
+    pub(crate) fn query<T>(
+        &self,
+        mut run: impl FnMut(&Connection) -> std::result::Result<T, ReadError>,
+    ) -> Result<T> {
+        self.query_generation(|connection, _| run(connection))
     }
 
-    /// The valid derivations that have `output` as an output.
-    pub(super) fn derivers(&self, output: &StorePath) -> Result<Vec<StorePath>> {
-        let rendered = self.store_dir.render_path(output);
-        let rows = self.query(|connection| {
-            let mut statement = connection.prepare_cached(
-                "select v.path from DerivationOutputs d join ValidPaths v on d.drv = v.id \
-                 where d.path = ? order by v.path",
-            )?;
-            let rows = statement.query_map([&rendered], |row| row.get::<_, String>(0))?;
-            rows.collect::<rusqlite::Result<Vec<_>>>()
-        })?;
-        rows.iter().map(|text| self.parse_path(text)).collect()
-    }
-
-    /// Runs a query, again if the file changed while it was read without locks.
-    fn query<T>(&self, run: impl Fn(&Connection) -> rusqlite::Result<T>) -> Result<T> {
+    /// Like [`query`](Self::query), for queries that remember ids: those of another generation
+    /// may be another database's. (Within one an id is never given again, whatever is deleted.)
+    pub(crate) fn query_generation<T>(
+        &self,
+        mut run: impl FnMut(&Connection, u64) -> std::result::Result<T, ReadError>,
+    ) -> Result<T> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         for _ in 0..MAX_RETRIES {
-            let outcome = in_one_transaction(&state.connection, &run);
-            let Mode::Immutable(opened) = &state.mode else {
-                return outcome.map_err(|error| database_error(&self.file, &error));
-            };
-            if *opened == Fingerprint::of(&self.file) {
-                return outcome.map_err(|error| database_error(&self.file, &error));
+            let generation = state.generation;
+            let outcome =
+                in_one_transaction(&state.connection, |connection| run(connection, generation));
+            if let Mode::Immutable(opened) = &state.mode
+                && *opened != Fingerprint::of(&self.file)
+            {
+                *state = open(&self.file, &self.scratch)?;
+                state.generation = generation + 1;
+                continue;
             }
-            *state = open(&self.file, &self.scratch)?;
+            return outcome.map_err(|error| self.error(error));
         }
         Err(keeps_changing(&self.file))
     }
 
-    fn parse_row(&self, path: &StorePath, row: Row) -> Result<PathInfo> {
-        let bad = |what: &str, reason: String| Error::Database {
-            database: self.file.display().to_string(),
-            reason: format!("{what} of {}: {reason}", self.store_dir.render_path(path)),
-        };
-        let nar_hash = NarHash::parse(&row.hash).map_err(|e| bad("hash", e.to_string()))?;
-        let nar_size =
-            u64::try_from(row.nar_size.unwrap_or(0)).map_err(|e| bad("narSize", e.to_string()))?;
-        let ca = match row.ca.as_deref() {
-            None | Some("") => None,
-            Some(text) => Some(ContentAddress::parse(text).map_err(|e| bad("ca", e.to_string()))?),
-        };
-        let mut signatures = row
-            .sigs
-            .unwrap_or_default()
-            .split_whitespace()
-            .map(|text| parse_signature(text).map_err(|e| bad("sigs", e.to_string())))
-            .collect::<Result<Vec<_>>>()?;
-        signatures.sort();
-        let deriver = match row.deriver.as_deref() {
-            None | Some("") => None,
-            Some(text) => Some(self.parse_path(text)?),
-        };
-        // Without its name, what the path refers to would be left behind in silence.
-        let lost = || bad("a reference", "it is to something that is not registered".to_owned());
-        let mut references = row
-            .references
-            .iter()
-            .map(|text| self.parse_path(text.as_deref().ok_or_else(lost)?))
-            .collect::<Result<Vec<_>>>()?;
-        references.sort();
-        let references = references.into();
-        Ok(PathInfo { path: path.clone(), nar_hash, nar_size, references, deriver, ca, signatures })
+    fn error(&self, error: ReadError) -> Error {
+        match error {
+            ReadError::Sql(error) => database_error(&self.file, &error),
+            ReadError::Contents(reason) => self.damaged(reason),
+        }
     }
 
-    fn parse_path(&self, text: &str) -> Result<StorePath> {
-        self.store_dir.parse_path(text.as_bytes()).map_err(|source| Error::Database {
-            database: self.file.display().to_string(),
-            reason: format!("`{text}`: {source}"),
-        })
+    /// The error for contents that cannot be right.
+    pub(crate) fn damaged(&self, reason: String) -> Error {
+        Error::Database { database: self.file.display().to_string(), reason }
     }
 }
 
-struct Row {
-    hash: String,
-    deriver: Option<String>,
-    nar_size: Option<i64>,
-    sigs: Option<String>,
-    ca: Option<String>,
-    /// `None` where the database has lost what is referred to.
-    references: Vec<Option<String>>,
+/// Why a query has no answer.
+pub(crate) enum ReadError {
+    /// SQLite says so.
+    Sql(rusqlite::Error),
+    /// The database holds something that cannot be right.
+    Contents(String),
 }
 
-fn read_row(connection: &Connection, path: &str) -> rusqlite::Result<Option<Row>> {
-    let mut statement = connection.prepare_cached(
-        "select id, hash, deriver, narSize, sigs, ca from ValidPaths where path = ?",
-    )?;
-    let found = statement
-        .query_row([path], |row| {
-            let id: i64 = row.get(0)?;
-            let record = Row {
-                hash: row.get(1)?,
-                deriver: row.get(2)?,
-                nar_size: row.get(3)?,
-                sigs: row.get(4)?,
-                ca: row.get(5)?,
-                references: Vec::new(),
-            };
-            Ok((id, record))
-        })
-        .optional()?;
-    let Some((id, mut record)) = found else { return Ok(None) };
-    let mut statement = connection.prepare_cached(
-        "select path from Refs left join ValidPaths on reference = id where referrer = ?",
-    )?;
-    let rows = statement.query_map(params![id], |row| row.get::<_, Option<String>>(0))?;
-    record.references = rows.collect::<rusqlite::Result<_>>()?;
-    Ok(Some(record))
+impl From<rusqlite::Error> for ReadError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sql(error)
+    }
 }
 
 /// The statements of one query see one state of the database.
 fn in_one_transaction<T>(
     connection: &Connection,
-    run: &impl Fn(&Connection) -> rusqlite::Result<T>,
-) -> rusqlite::Result<T> {
+    run: impl FnOnce(&Connection) -> std::result::Result<T, ReadError>,
+) -> std::result::Result<T, ReadError> {
     let transaction = connection.unchecked_transaction()?;
     let result = run(&transaction)?;
     transaction.finish()?;
@@ -223,7 +166,7 @@ fn open(file: &Path, scratch: &Path) -> Result<State> {
         });
     }
     match connect(file, "") {
-        Ok(connection) => return Ok(State { connection, mode: Mode::Shared }),
+        Ok(connection) => return Ok(State { connection, mode: Mode::Shared, generation: 0 }),
         Err(error) if needs_to_write(&error) => {
             tracing::debug!(%error, database = %file.display(), "not usable in place");
         }
@@ -234,7 +177,7 @@ fn open(file: &Path, scratch: &Path) -> Result<State> {
     if log_size == 0 {
         let connection =
             connect(file, "?immutable=1").map_err(|error| database_error(file, &error))?;
-        return Ok(State { connection, mode: Mode::Immutable(fingerprint) });
+        return Ok(State { connection, mode: Mode::Immutable(fingerprint), generation: 0 });
     }
     open_copy(file, scratch)
 }
@@ -258,7 +201,11 @@ fn open_copy(file: &Path, scratch: &Path) -> Result<State> {
         // Unless somebody has written meanwhile, the two belong together.
         if before == Fingerprint::of(file) {
             let connection = connect(&copy, "").map_err(|error| database_error(file, &error))?;
-            return Ok(State { connection, mode: Mode::Copy { _directory: directory } });
+            return Ok(State {
+                connection,
+                mode: Mode::Copy { _directory: directory },
+                generation: 0,
+            });
         }
     }
     Err(keeps_changing(file))

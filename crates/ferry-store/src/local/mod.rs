@@ -1,27 +1,30 @@
 //! A store on this machine's disk, read and written without any Nix.
 
-mod database;
+pub(crate) mod database;
 mod layout;
 mod locks;
+mod queries;
 mod reader;
 mod registrar;
 mod restore;
 mod roots;
 mod schema;
 mod staging;
+pub(crate) mod tables;
 mod writer;
 
 use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
-use ferry_formats::{PathInfo, StoreDir, StorePath};
+use ferry_formats::{NarHash, PathInfo, StoreDir, StorePath};
 
 pub use layout::Layout;
 pub use roots::replace_symlink;
 
 use crate::admission::Plan;
 use crate::daemon::{Address, DaemonOptions, DaemonStore};
+use crate::facts::LocalFacts;
 use crate::store::NarVisitor;
 use crate::trust::TrustPolicy;
 use crate::{Destination, Error, Protection, Result, SignatureCheck, Store, StoreWriter};
@@ -57,7 +60,13 @@ impl LocalStore {
         &self.layout
     }
 
-    fn database(&self) -> Result<&Database> {
+    /// What its database and its `.drv` files say, for one graph.
+    #[must_use]
+    pub fn facts(&self) -> LocalFacts<'_> {
+        LocalFacts::new(self)
+    }
+
+    pub(crate) fn database(&self) -> Result<&Database> {
         if let Some(open) = self.database.get() {
             return Ok(open);
         }
@@ -65,6 +74,13 @@ impl LocalStore {
             Database::open(&self.layout.database(), &self.layout.store_dir, &self.scratch)?;
         Ok(self.database.get_or_init(|| opened))
     }
+}
+
+/// Makes the database of a new store.
+#[cfg(test)]
+pub(crate) fn new_database(layout: &Layout) -> Result<rusqlite::Connection> {
+    schema::create_directories(layout)?;
+    schema::open_for_writing(layout)
 }
 
 impl Store for LocalStore {
@@ -77,7 +93,16 @@ impl Store for LocalStore {
     }
 
     fn path_info(&self, path: &StorePath) -> Result<Option<PathInfo>> {
-        self.database()?.path_info(path)
+        let infos = self.database()?.path_infos(std::slice::from_ref(path))?;
+        Ok(infos.into_iter().next().flatten())
+    }
+
+    fn path_infos(&self, paths: &[StorePath]) -> Result<Vec<Option<PathInfo>>> {
+        self.database()?.path_infos(paths)
+    }
+
+    fn all_paths(&self) -> Result<Option<Vec<StorePath>>> {
+        self.database()?.all_paths().map(Some)
     }
 
     fn derivers(&self, path: &StorePath) -> Result<Vec<StorePath>> {
@@ -110,10 +135,13 @@ impl Store for LocalStore {
             Err(error) => return Err(error),
         };
         // What went away before it was protected is noticed here.
-        for path in paths {
-            self.require(path)?;
+        match self.database()?.first_invalid(paths)? {
+            Some(path) => Err(Error::NotValid {
+                path: self.layout.store_dir.render_path(path),
+                store: self.layout.describe(),
+            }),
+            None => Ok(protection),
         }
-        Ok(protection)
     }
 }
 
@@ -126,7 +154,7 @@ impl Destination for LocalStore {
         self.layout.describe()
     }
 
-    fn present(&self, paths: &[StorePath]) -> Result<Vec<Option<PathInfo>>> {
+    fn present(&self, paths: &[StorePath]) -> Result<Vec<Option<NarHash>>> {
         // A store that is yet to be made, or was being made when somebody stopped it, has nothing.
         let schema = self.layout.schema_file();
         let exists =
@@ -134,8 +162,7 @@ impl Destination for LocalStore {
         if !exists {
             return Ok(vec![None; paths.len()]);
         }
-        let database = self.database()?;
-        paths.iter().map(|path| database.path_info(path)).collect()
+        self.database()?.nar_hashes(paths)
     }
 
     fn derivation_text(&self, path: &StorePath) -> Result<Vec<u8>> {

@@ -1,0 +1,32 @@
+//! Where the facts of a [graph](ferry_graph) come from.
+//!
+//! | source | run | build | eval |
+//! |---|---|---|---|
+//! | [`LocalFacts`], the database and the `.drv` files of a store on disk | yes | yes | |
+//! | [`StoreFacts`], any other store: a daemon, a bundle | yes | yes | |
+//! | [`ReferencesGraph`], what Nix writes into a build for `exportReferencesGraph` | yes | | |
+//! | [`BinaryCache`], the narinfos of a cache on a disk or on the web | yes | | |
+//! | [`Trace`], a recorded evaluation | | | yes |
+
+mod answers;
+mod cache;
+mod cache_place;
+mod derivations;
+mod local;
+#[cfg(test)]
+#[allow(clippy::disallowed_methods)]
+mod local_tests;
+mod objects;
+mod realised;
+mod references_graph;
+mod references_json;
+mod references_text;
+mod store;
+mod trace;
+mod trace_line;
+
+pub use cache::{BinaryCache, CacheError};
+pub use local::LocalFacts;
+pub use references_graph::{ReferencesGraph, ReferencesGraphEntry, ReferencesGraphError};
+pub use store::StoreFacts;
+pub use trace::{Need, OutputOf, Outside, Trace, TraceError, TraceHeader, Unfinished, Why};

@@ -1,0 +1,434 @@
+//! A small HTTP client: blocking, with connections that are kept, time limits and retries.
+//!
+//! A request that meets a server in trouble (5xx, 408, 429, a time limit, a connection that
+//! breaks) is made again after a wait that doubles each time; `Retry-After` in seconds makes the
+//! wait longer, up to [`HttpOptions::longest_wait`]. Any other answer is final. Redirects are
+//! followed, ten at most.
+
+use std::fmt;
+use std::hash::{BuildHasher as _, Hasher as _};
+use std::io::{self, Read as _};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use thiserror::Error;
+use ureq::http::{HeaderValue, StatusCode, Uri};
+use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
+use ureq::{Agent, Body, Proxy};
+
+use crate::message::{Begins, beginning, harmless};
+
+/// How much of an answer that is an error is read: what is read to its end leaves the connection
+/// usable.
+const ERROR_BODY_LIMIT: u64 = 64 << 10;
+
+/// How to talk HTTP.
+#[derive(Clone, Debug)]
+pub struct HttpOptions {
+    /// How many requests may be under way at a time, at least one. 25 unless set, as in Nix
+    /// (`http-connections`).
+    pub connections: usize,
+    /// Limits on how long things take.
+    pub timeouts: HttpTimeouts,
+    /// How often a request that failed is made again. 4 unless set, as in Nix
+    /// (`download-attempts` counts the first one too).
+    pub retries: u32,
+    /// How long to wait before the first retry; each further wait is twice as long.
+    pub first_wait: Duration,
+    /// No wait is longer, whatever the server asks for.
+    pub longest_wait: Duration,
+    /// What to call ourselves.
+    pub user_agent: String,
+    /// A proxy to go through.
+    pub proxy: Option<HttpProxy>,
+    /// Certificates to trust instead of Mozilla's, in PEM.
+    pub certificates: Option<Vec<u8>>,
+}
+
+/// Limits on how long a request takes, each attempt by itself.
+#[derive(Clone, Copy, Debug)]
+pub struct HttpTimeouts {
+    /// Finding the host, and then connecting to it.
+    pub connect: Duration,
+    /// Waiting for the next bytes.
+    pub read: Duration,
+    /// The whole of it.
+    pub total: Duration,
+}
+
+/// A proxy.
+#[derive(Clone, Debug)]
+pub struct HttpProxy {
+    /// Its address: `http://HOST:PORT`.
+    pub url: String,
+    /// Hosts to reach without it, as in `NO_PROXY`.
+    pub except: Vec<String>,
+}
+
+impl Default for HttpOptions {
+    fn default() -> Self {
+        Self {
+            connections: 25,
+            timeouts: HttpTimeouts {
+                connect: Duration::from_secs(15),
+                read: Duration::from_secs(60),
+                total: Duration::from_secs(300),
+            },
+            retries: 4,
+            first_wait: Duration::from_millis(250),
+            longest_wait: Duration::from_secs(60),
+            user_agent: concat!("ferry/", env!("CARGO_PKG_VERSION")).to_owned(),
+            proxy: None,
+            certificates: None,
+        }
+    }
+}
+
+/// Why a request got no answer, or not the one wanted. Passwords in a URL are not shown.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum HttpError {
+    /// The server answered with an error.
+    #[error("GET {url}: the server answers {}{}{}", Meaning(*.status), Tries(*.attempts), Begins(.beginning))]
+    Status {
+        /// What was asked for.
+        url: String,
+        /// The status code.
+        status: u16,
+        /// How often it was asked for.
+        attempts: u32,
+        /// How the answer begins, made harmless.
+        beginning: String,
+    },
+    /// There was no answer, or only a part of one.
+    #[error("GET {url}: {reason}{}", Tries(*.attempts))]
+    NoAnswer {
+        /// What was asked for.
+        url: String,
+        /// What happened instead.
+        reason: String,
+        /// How often it was asked for.
+        attempts: u32,
+    },
+    /// The answer is longer than can be right.
+    #[error("GET {url}: the answer is longer than {limit} bytes{}", Begins(.beginning))]
+    TooLong {
+        /// What was asked for.
+        url: String,
+        /// How many bytes were allowed.
+        limit: u64,
+        /// How the answer begins, made harmless.
+        beginning: String,
+    },
+    /// Not an address of a web server.
+    #[error("`{url}` is not an http or https URL")]
+    BadUrl {
+        /// What was given.
+        url: String,
+    },
+    /// A setting that cannot be used.
+    #[error("HTTP setting `{setting}`: {reason}")]
+    Setting {
+        /// Which one of [`HttpOptions`].
+        setting: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+impl HttpError {
+    /// The status code that the server answered with, if that is what went wrong.
+    #[must_use]
+    pub fn status(&self) -> Option<u16> {
+        match self {
+            Self::Status { status, .. } => Some(*status),
+            _ => None,
+        }
+    }
+}
+
+/// The part of a message that says how often it was tried, where that was more than once.
+struct Tries(u32);
+
+impl fmt::Display for Tries {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0 > 1 { write!(formatter, " ({} attempts)", self.0) } else { Ok(()) }
+    }
+}
+
+/// A status code with what it means.
+struct Meaning(u16);
+
+impl fmt::Display for Meaning {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match StatusCode::from_u16(self.0).ok().and_then(|status| status.canonical_reason()) {
+            Some(meaning) => write!(formatter, "{} {meaning}", self.0),
+            None => write!(formatter, "{}", self.0),
+        }
+    }
+}
+
+/// Makes requests. Several threads may use one at the same time, and share its connections.
+pub struct HttpClient {
+    agent: Agent,
+    options: HttpOptions,
+}
+
+impl HttpClient {
+    /// A client with these settings. Nothing is connected to yet.
+    ///
+    /// # Errors
+    /// [`HttpError::Setting`].
+    pub fn new(options: &HttpOptions) -> Result<Self, HttpError> {
+        let setting = |setting, reason: &dyn fmt::Display| HttpError::Setting {
+            setting,
+            reason: reason.to_string(),
+        };
+        HeaderValue::from_str(&options.user_agent)
+            .map_err(|source| setting("user_agent", &source))?;
+        let proxy = options
+            .proxy
+            .as_ref()
+            .map(proxy)
+            .transpose()
+            .map_err(|source| setting("proxy", &source))?;
+        let certificates = match &options.certificates {
+            None => RootCerts::WebPki,
+            Some(pem) => certificates(pem).map_err(|reason| setting("certificates", &reason))?,
+        };
+        let HttpTimeouts { connect, read, total } = options.timeouts;
+        let connections = options.connections.max(1);
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            .user_agent(&options.user_agent)
+            .proxy(proxy)
+            .tls_config(TlsConfig::builder().root_certs(certificates).build())
+            .timeout_resolve(Some(connect))
+            .timeout_connect(Some(connect))
+            .timeout_per_read(Some(read))
+            .timeout_per_write(Some(read))
+            .timeout_global(Some(total))
+            .max_idle_connections(connections)
+            .max_idle_connections_per_host(connections)
+            .build();
+        Ok(Self { agent: Agent::new_with_config(config), options: options.clone() })
+    }
+
+    /// How many requests may be under way at a time.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.options.connections.max(1)
+    }
+
+    /// Gets what is at `url`, at most `limit` bytes of it.
+    ///
+    /// # Errors
+    /// When the answer is anything but 200 with at most `limit` bytes.
+    pub fn get(&self, url: &str, limit: u64) -> Result<Vec<u8>, HttpError> {
+        let uri: Uri = url
+            .parse()
+            .ok()
+            .filter(|uri: &Uri| matches!(uri.scheme_str(), Some("http" | "https")))
+            .ok_or_else(|| HttpError::BadUrl { url: harmless(&without_password(url)) })?;
+        let shown = without_password(url);
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let outcome = self.attempt(&uri, limit);
+            let may_retry = attempts <= self.options.retries;
+            let asked_to_wait = match outcome {
+                Outcome::Done(bytes) => return Ok(bytes),
+                Outcome::TooLong(beginning) => {
+                    return Err(HttpError::TooLong { url: shown, limit, beginning });
+                }
+                Outcome::Status { status, wait, .. } if may_retry && is_trouble(status) => wait,
+                Outcome::Status { status, beginning, .. } => {
+                    return Err(HttpError::Status { url: shown, status, attempts, beginning });
+                }
+                Outcome::Failed(error) if may_retry && is_passing(&error) => None,
+                Outcome::Failed(error) => {
+                    return Err(HttpError::NoAnswer {
+                        url: shown,
+                        reason: reason(&error),
+                        attempts,
+                    });
+                }
+            };
+            let wait = self.wait(attempts, asked_to_wait);
+            tracing::debug!(url = shown, attempts, ?wait, "trying again");
+            thread::sleep(wait);
+        }
+    }
+
+    fn attempt(&self, uri: &Uri, limit: u64) -> Outcome {
+        let mut response = match self.agent.get(uri).call() {
+            Ok(response) => response,
+            Err(error) => return Outcome::Failed(error),
+        };
+        let status = response.status();
+        if status == StatusCode::OK {
+            return match read(response.body_mut(), limit) {
+                Ok(bytes) if bytes.len() as u64 > limit => Outcome::TooLong(beginning(&bytes)),
+                Ok(bytes) => Outcome::Done(bytes),
+                Err(error) => Outcome::Failed(error.into()),
+            };
+        }
+        let wait = response
+            .headers()
+            .get("retry-after")
+            .and_then(|value| value.to_str().ok()?.trim().parse().ok().map(Duration::from_secs));
+        // What an error looks like does not matter if it cannot be read.
+        let body = read(response.body_mut(), ERROR_BODY_LIMIT).unwrap_or_default();
+        Outcome::Status { status: status.as_u16(), wait, beginning: beginning(&body) }
+    }
+
+    /// How long to wait after this many attempts. Up to half of it is left to chance, so that
+    /// many threads do not come back all at once.
+    fn wait(&self, attempts: u32, asked_to_wait: Option<Duration>) -> Duration {
+        let doubled = 2_u32.saturating_pow(attempts.saturating_sub(1));
+        let backoff = self.options.first_wait.saturating_mul(doubled);
+        let chance = std::hash::RandomState::new().build_hasher().finish() % 1024;
+        let chance = u32::try_from(chance).unwrap_or_default();
+        let backoff = backoff / 2 + backoff / 2 * chance / 1024;
+        backoff.max(asked_to_wait.unwrap_or_default()).min(self.options.longest_wait)
+    }
+}
+
+/// How one attempt ended.
+enum Outcome {
+    Done(Vec<u8>),
+    TooLong(String),
+    Status { status: u16, wait: Option<Duration>, beginning: String },
+    Failed(ureq::Error),
+}
+
+/// Reads a body, and one byte more than `limit` of one that is longer.
+fn read(body: &mut Body, limit: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    // The limit of ureq's own counts compressed bytes.
+    body.with_config()
+        .limit(u64::MAX)
+        .reader()
+        .take(limit.saturating_add(1))
+        .read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Whether a status means that it may be better later: what Nix retries.
+fn is_trouble(status: u16) -> bool {
+    match status {
+        408 | 429 => true,
+        // Not implemented, HTTP version not supported, network authentication required.
+        501 | 505 | 511 => false,
+        code => (500..600).contains(&code),
+    }
+}
+
+/// Whether a failure may be gone when it is tried again.
+fn is_passing(error: &ureq::Error) -> bool {
+    match error {
+        ureq::Error::Timeout(_) | ureq::Error::HostNotFound | ureq::Error::ConnectionFailed => true,
+        // A certificate that is not trusted, or data that is not what it claims to be.
+        ureq::Error::Io(error) => {
+            !matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput)
+        }
+        _ => false,
+    }
+}
+
+/// A failure in words.
+fn reason(error: &ureq::Error) -> String {
+    match error {
+        ureq::Error::Io(error) => harmless(&error.to_string()),
+        ureq::Error::Timeout(what) => format!("no answer in time ({what})"),
+        ureq::Error::HostNotFound => "there is no such host".to_owned(),
+        other => harmless(&other.to_string()),
+    }
+}
+
+fn proxy(proxy: &HttpProxy) -> Result<Proxy, ureq::Error> {
+    let plain = Proxy::new(&proxy.url)?;
+    let mut builder = Proxy::builder(plain.protocol()).host(plain.host()).port(plain.port());
+    if let Some(name) = plain.username() {
+        builder = builder.username(name);
+    }
+    if let Some(password) = plain.password() {
+        builder = builder.password(password);
+    }
+    for host in &proxy.except {
+        builder = builder.no_proxy(host);
+    }
+    builder.build()
+}
+
+fn certificates(pem: &[u8]) -> Result<RootCerts, String> {
+    let mut found = Vec::new();
+    for item in parse_pem(pem) {
+        match item {
+            Ok(PemItem::Certificate(certificate)) => found.push(certificate),
+            Ok(_) => {}
+            Err(error) => return Err(error.to_string()),
+        }
+    }
+    if found.is_empty() {
+        return Err("there is no certificate in it".to_owned());
+    }
+    Ok(RootCerts::Specific(Arc::new(found)))
+}
+
+/// A URL as it may be shown: without the name and password that may stand before its host.
+pub(crate) fn without_password(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    format!("{scheme}://{host}{path}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_passwords_are_not_shown() {
+        for (url, shown) in [
+            ("http://host/a@b", "http://host/a@b"),
+            ("https://name:p@ss@host:80/a?b", "https://host:80/a?b"),
+            ("https://name@host?x@y", "https://host?x@y"),
+        ] {
+            assert_eq!(without_password(url), shown);
+        }
+    }
+
+    #[test]
+    fn waits_double_and_never_pass_the_longest() {
+        let options = HttpOptions {
+            first_wait: Duration::from_millis(100),
+            longest_wait: Duration::from_secs(5),
+            ..HttpOptions::default()
+        };
+        let client = HttpClient::new(&options).expect("the options can be used");
+        for (attempts, between) in [(1, 50..=100), (2, 100..=200), (3, 200..=400)] {
+            let wait = client.wait(attempts, None).as_millis();
+            assert!(between.contains(&wait), "{wait} ms after {attempts} attempts");
+        }
+        assert_eq!(client.wait(1, Some(Duration::from_secs(2))), Duration::from_secs(2));
+        assert_eq!(client.wait(1, Some(Duration::from_secs(3600))), options.longest_wait);
+        assert_eq!(client.wait(u32::MAX, None), options.longest_wait);
+    }
+
+    #[test]
+    fn settings_that_cannot_be_used_are_refused_by_name() {
+        let refused = |options: HttpOptions| match HttpClient::new(&options) {
+            Err(HttpError::Setting { setting, .. }) => setting,
+            _ => "nothing",
+        };
+        let plain = HttpOptions::default;
+        assert_eq!(refused(HttpOptions { user_agent: "a\nb".to_owned(), ..plain() }), "user_agent");
+        let pem = b"no certificate".to_vec();
+        assert_eq!(refused(HttpOptions { certificates: Some(pem), ..plain() }), "certificates");
+        let proxy = HttpProxy { url: "gopher://x".to_owned(), except: Vec::new() };
+        assert_eq!(refused(HttpOptions { proxy: Some(proxy), ..plain() }), "proxy");
+    }
+}

@@ -90,6 +90,32 @@ impl<'a> Take<'a> {
         std::str::from_utf8(bytes).or_else(|_| self.malformed("text that is not UTF-8"))
     }
 
+    /// A length, of something that has to be in memory.
+    pub(crate) fn length(&mut self) -> Result<usize, Malformed> {
+        let length = self.number()?;
+        usize::try_from(length).or_else(|_| self.malformed(format!("a length of {length}")))
+    }
+
+    /// The next bytes, to be taken apart on their own; positions still count from the beginning.
+    pub(crate) fn part(&mut self, length: usize) -> Result<Take<'a>, Malformed> {
+        let start = self.position;
+        self.exactly(length)?;
+        Ok(Take { bytes: self.bytes.get(..start + length).unwrap_or_default(), position: start })
+    }
+
+    /// The bytes up to the next `end`, which is taken too.
+    pub(crate) fn until(&mut self, end: u8) -> Result<&'a [u8], Malformed> {
+        let rest = self.bytes.get(self.position..).unwrap_or_default();
+        match rest.iter().position(|byte| *byte == end) {
+            Some(length) => {
+                let taken = self.exactly(length)?;
+                self.position += 1;
+                Ok(taken)
+            }
+            None => self.malformed("something that does not end"),
+        }
+    }
+
     pub(crate) fn finish(self) -> Result<(), Malformed> {
         match self.remaining() {
             0 => Ok(()),

@@ -1,17 +1,17 @@
 //! Numbers and names of the file format, all in one place. See `docs/bundle-format.md`.
 
-/// The format version written and read.
-pub const VERSION: u32 = 0;
+/// The format version written. This and all earlier ones are read.
+pub const VERSION: u32 = 1;
 
 /// First bytes of every bundle. The first one is not ASCII and the last two are a line end, so
 /// that a transfer that takes the file for text is noticed.
-pub(crate) const MAGIC: [u8; 8] = *b"\x89FERRY\r\n";
+pub const MAGIC: [u8; 8] = *b"\x89FERRY\r\n";
 
-/// Section names. `DRVS` is kept for derivations in coded form, which version 0 does not have:
-/// its derivations stand among the NARs.
+/// Section names. `DRVS` is not in version 0: its derivations stand among the NARs.
 pub(crate) mod section {
     pub(crate) const MANIFEST: [u8; 4] = *b"MANI";
     pub(crate) const INDEX: [u8; 4] = *b"INDX";
+    pub(crate) const DERIVATIONS: [u8; 4] = *b"DRVS";
     pub(crate) const SIGNATURES: [u8; 4] = *b"SIGN";
     pub(crate) const BLOCK: [u8; 4] = *b"BLCK";
     pub(crate) const END: [u8; 4] = *b"TAIL";
@@ -32,6 +32,23 @@ pub(crate) mod limit {
     pub(crate) const INDEX_RATIO: u64 = 32;
     pub(crate) const INDEX_SLACK: u64 = 1 << 20;
     pub(crate) const INDEX_PLAIN: u64 = 4 << 30;
+    pub(crate) const DERIVATIONS: u64 = 1 << 30;
+    /// How far a stream may grow when it is decompressed. One that would grow more is stored as
+    /// it is, so this keeps nobody from writing anything.
+    pub(crate) const STREAM_RATIO: u64 = 64;
+    pub(crate) const STREAM_SLACK: u64 = 64 << 10;
+    pub(crate) const STREAM_PLAIN: u64 = 4 << 30;
+    /// Powers of two of the largest window that takes part in compression.
+    pub(crate) const WINDOW_LOG: u32 = 27;
+    /// A derivation takes seven bytes before compression, or more.
+    pub(crate) const DERIVATIONS_SLACK: u64 = 16 << 10;
+    /// Largest text of a coded derivation. Real ones are below a megabyte, and larger ones are
+    /// carried as they are.
+    pub(crate) const DERIVATION: usize = 16 << 20;
+    /// How much text derivations may have for each byte of their section. Real ones have 40.
+    pub(crate) const TEXT_RATIO: u64 = 1024;
+    pub(crate) const TEXT_SLACK: u64 = 64 << 20;
+    pub(crate) const REFERENCES_SLACK: u64 = 1 << 16;
     pub(crate) const SIGNATURES: u64 = 1 << 20;
     /// A block that does not compress grows a little.
     pub(crate) const BLOCK: u64 = (BLOCK_SIZE + (BLOCK_SIZE >> 7) + 1024) as u64;
@@ -59,6 +76,15 @@ impl Amounts {
         }
     }
 
+    /// What is left without `others`.
+    pub(crate) fn less(self, others: Self) -> Self {
+        Self {
+            entries: self.entries.saturating_sub(others.entries),
+            references: self.references.saturating_sub(others.references),
+            signatures: self.signatures.saturating_sub(others.signatures),
+        }
+    }
+
     /// What does not fit into `most`, if anything.
     pub(crate) fn excess(self, most: Self) -> Option<String> {
         [
@@ -72,5 +98,8 @@ impl Amounts {
     }
 }
 
-/// What the signatures of a bundle sign: this, and the digest of its head in base 32.
-pub(crate) const SIGNED_PREFIX: &str = "ferry-bundle-0;sha256:";
+/// What the signatures of a bundle sign: this with its version, and the digest of its head in
+/// base 32.
+pub(crate) fn signed_prefix(version: u32) -> String {
+    format!("ferry-bundle-{version};sha256:")
+}

@@ -8,11 +8,13 @@ use ferry_formats::{PathInfo, StoreDir, StorePath, nixbase32};
 use sha2::{Digest as _, Sha256};
 
 use crate::codec::{Malformed, Take, put_bytes, put_number};
-use crate::format::{Amounts, MAGIC, SIGNED_PREFIX, VERSION, limit, section};
+use crate::derivations::{self, Derivations};
+use crate::format::{Amounts, MAGIC, VERSION, limit, section, signed_prefix};
+use crate::order::{Place, merge};
 use crate::payload::Input;
-use crate::{BundleError, Manifest, Result, index};
+use crate::{BundleError, Manifest, Result, compact_index, index};
 
-/// SHA-256 of magic, version, manifest and index. It covers every NAR hash, so it vouches for
+/// SHA-256 of magic, version, manifest, index and coded derivations. It covers every NAR hash, so it vouches for
 /// the whole content, and it is what a bundle's signatures sign.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct HeadDigest(pub [u8; 32]);
@@ -24,24 +26,39 @@ impl fmt::Display for HeadDigest {
 }
 
 impl HeadDigest {
-    fn signed_text(self) -> String {
-        format!("{SIGNED_PREFIX}{}", nixbase32::encode(&self.0))
-    }
-
-    /// Whether one of `signatures` is by one of `keys`.
-    pub(crate) fn is_signed_by_any(self, signatures: &[Signature], keys: &[PublicKey]) -> bool {
-        let text = self.signed_text();
-        signatures.iter().any(|signature| signature.verify(text.as_bytes(), keys).unwrap_or(false))
+    fn signed_text(self, version: u32) -> String {
+        format!("{}{}", signed_prefix(version), nixbase32::encode(&self.0))
     }
 }
 
 /// A head that was read and found whole.
 pub(crate) struct Head {
+    pub(crate) version: u32,
     pub(crate) manifest: Manifest,
     pub(crate) store_dir: StoreDir,
     pub(crate) infos: Vec<PathInfo>,
+    /// Where each of them stands in the file.
+    pub(crate) places: Vec<Place>,
+    pub(crate) derivations: Derivations,
     pub(crate) digest: HeadDigest,
     pub(crate) signatures: Vec<Signature>,
+}
+
+impl Head {
+    /// Whether one of its signatures is by one of `keys`.
+    pub(crate) fn is_signed_by_any(&self, keys: &[PublicKey]) -> bool {
+        let text = self.digest.signed_text(self.version);
+        self.signatures
+            .iter()
+            .any(|signature| signature.verify(text.as_bytes(), keys).unwrap_or(false))
+    }
+
+    /// Size of the payload in bytes.
+    pub(crate) fn payload_size(&self) -> u64 {
+        let in_payload = |place: &Place| matches!(place, Place::Index(_));
+        let infos = self.infos.iter().zip(&self.places);
+        infos.filter(|(_, place)| in_payload(place)).map(|(info, _)| info.nar_size).sum()
+    }
 }
 
 /// Writes a section's name, length and contents.
@@ -51,30 +68,32 @@ pub(crate) fn put_section(out: &mut Vec<u8>, name: [u8; 4], contents: &[u8]) {
     out.extend_from_slice(contents);
 }
 
-/// Everything that stands before the first block.
+/// Everything that stands before the first block. `coded` are the places in `infos` of the
+/// derivations in the section `derivations`.
 pub(crate) fn encode(
     manifest: &Manifest,
+    store_dir: &StoreDir,
     infos: &[PathInfo],
+    (derivations, coded): (&[u8], &[usize]),
     level: i32,
     keys: &[SecretKey],
 ) -> Result<Vec<u8>> {
     let failed = || BundleError::io("write the head of the bundle");
     let manifest = serde_json::to_vec_pretty(manifest).map_err(|error| failed()(error.into()))?;
-    let plain = index::encode(infos);
-    let mut packed = (plain.len() as u64).to_le_bytes().to_vec();
-    packed.extend(zstd::bulk::compress(&plain, level).map_err(failed())?);
-    check_limits(&manifest, &packed, plain.len() as u64, infos)?;
+    let index = compact_index::encode(store_dir, infos, coded, level).map_err(failed())?;
+    check_limits(&manifest, &index, derivations, infos, coded)?;
 
     let mut out = MAGIC.to_vec();
     out.extend_from_slice(&VERSION.to_le_bytes());
     put_section(&mut out, section::MANIFEST, &manifest);
-    put_section(&mut out, section::INDEX, &packed);
+    put_section(&mut out, section::INDEX, &index);
+    put_section(&mut out, section::DERIVATIONS, derivations);
 
     let digest = HeadDigest(Sha256::digest(&out).into());
     let mut signatures = digest.0.to_vec();
     put_number(&mut signatures, keys.len() as u64);
     for key in keys {
-        let signature = key.sign(digest.signed_text().as_bytes());
+        let signature = key.sign(digest.signed_text(VERSION).as_bytes());
         put_bytes(&mut signatures, signature.to_nix_string().as_bytes());
     }
     put_section(&mut out, section::SIGNATURES, &signatures);
@@ -82,14 +101,29 @@ pub(crate) fn encode(
 }
 
 /// Refuses to write what a reader would refuse to read.
-fn check_limits(manifest: &[u8], packed: &[u8], plain: u64, infos: &[PathInfo]) -> Result<()> {
-    let size = packed.len() as u64;
+fn check_limits(
+    manifest: &[u8],
+    index: &[u8],
+    derivations: &[u8],
+    infos: &[PathInfo],
+    coded: &[usize],
+) -> Result<()> {
+    let coded_infos = || coded.iter().filter_map(|place| infos.get(*place));
+    let all = index::amounts(infos);
+    let of_coded = index::amounts(coded_infos());
+    let in_index = all.less(of_coded);
+    let text = coded_infos().map(|info| info.nar_size).sum();
+    let (index, derivations) = (index.len() as u64, derivations.len() as u64);
     let excess = if manifest.len() as u64 > limit::MANIFEST {
         Some(format!("a manifest of {} bytes", manifest.len()))
-    } else if size > limit::INDEX || plain > most_plain(size) {
-        Some(format!("an index of {plain} bytes ({size} compressed)"))
+    } else if index > limit::INDEX {
+        Some(format!("an index of {index} bytes"))
+    } else if derivations > limit::DERIVATIONS {
+        Some(format!("derivations of {derivations} bytes"))
     } else {
-        index::amounts(infos).excess(Amounts::most(size))
+        let of_coded = derivations::Amounts::new(of_coded, text);
+        let excess = in_index.excess(Amounts::most(index));
+        excess.or_else(|| of_coded.excess(derivations))
     };
     excess.map_or(Ok(()), |what| Err(BundleError::TooMuch { what }))
 }
@@ -113,7 +147,7 @@ pub(crate) fn read<R: Read>(input: &mut Input<R>) -> Result<Head> {
         return Err(BundleError::NotABundle { bundle: input.name().to_owned(), reason });
     }
     let version = u32::from_le_bytes(input.array("its version")?);
-    if version != VERSION {
+    if version > VERSION {
         return Err(BundleError::UnknownVersion {
             bundle: input.name().to_owned(),
             found: version,
@@ -121,7 +155,11 @@ pub(crate) fn read<R: Read>(input: &mut Input<R>) -> Result<Head> {
         });
     }
     let (manifest_at, manifest) = input.section(section::MANIFEST, limit::MANIFEST)?;
-    let (index_at, packed) = input.section(section::INDEX, limit::INDEX)?;
+    let index = input.section(section::INDEX, limit::INDEX)?;
+    let derivations = match version {
+        0 => None,
+        _ => Some(input.section(section::DERIVATIONS, limit::DERIVATIONS)?),
+    };
     let digest = HeadDigest(input.digest_so_far());
     let (signatures_at, signatures) = input.section(section::SIGNATURES, limit::SIGNATURES)?;
 
@@ -140,15 +178,79 @@ pub(crate) fn read<R: Read>(input: &mut Input<R>) -> Result<Head> {
     let signatures = read_signatures(take).map_err(|error| at(signatures_at, error))?;
     let manifest: Manifest = serde_json::from_slice(&manifest)
         .map_err(|error| input.damaged(manifest_at, format!("manifest: {error}")))?;
-    let plain = decompress_index(&packed).map_err(|reason| input.damaged(index_at, reason))?;
-    let infos = index::decode(&plain, Amounts::most(packed.len() as u64)).map_err(|malformed| {
-        let Malformed { position, reason } = malformed;
-        input.damaged(index_at, format!("index, at byte {position} decompressed: {reason}"))
-    })?;
     let store_dir = StoreDir::new(manifest.store_dir.clone())
         .map_err(|error| input.damaged(manifest_at, error.to_string()))?;
+    let contents = match &derivations {
+        None => Contents::of_version_0(input, &index)?,
+        Some(derivations) => Contents::read(input, &store_dir, &index, derivations)?,
+    };
+    let Contents { infos, places, derivations } = contents;
     check_manifest(&manifest, &infos).map_err(|reason| input.damaged(manifest_at, reason))?;
-    Ok(Head { manifest, store_dir, infos, digest, signatures })
+    Ok(Head { version, manifest, store_dir, infos, places, derivations, digest, signatures })
+}
+
+/// A section and where it begins.
+type Section = (u64, Vec<u8>);
+
+/// What the sections between manifest and signatures say.
+struct Contents {
+    infos: Vec<PathInfo>,
+    places: Vec<Place>,
+    derivations: Derivations,
+}
+
+impl Contents {
+    fn of_version_0<R: Read>(input: &Input<R>, (at, packed): &Section) -> Result<Self> {
+        let plain = decompress_index(packed).map_err(|reason| input.damaged(*at, reason))?;
+        let most = Amounts::most(packed.len() as u64);
+        let infos = index::decode(&plain, most).map_err(|malformed| {
+            let Malformed { position, reason } = malformed;
+            input.damaged(*at, format!("index, at byte {position} decompressed: {reason}"))
+        })?;
+        let places = (0..infos.len()).map(Place::Index).collect();
+        Ok(Self { infos, places, derivations: Derivations::default() })
+    }
+
+    fn read<R: Read>(
+        input: &Input<R>,
+        store_dir: &StoreDir,
+        (index_at, index): &Section,
+        (derivations_at, section): &Section,
+    ) -> Result<Self> {
+        let malformed = |at: u64, what: &str, malformed: Malformed| {
+            let Malformed { position, reason } = malformed;
+            input.damaged(at, format!("{what}, at byte {position} decompressed: {reason}"))
+        };
+        let entries = compact_index::decode(index, store_dir, Amounts::most(index.len() as u64))
+            .map_err(|error| malformed(*index_at, "index", error))?;
+        let plain: Vec<StorePath> = entries.iter().map(|entry| entry.path.clone()).collect();
+        let decoded = derivations::decode(section, store_dir, &plain)
+            .map_err(|error| malformed(*derivations_at, "derivations", error))?;
+        let needed: Vec<u64> =
+            entries.iter().map(compact_index::Entry::derivations_before).collect();
+        let places = merge(&needed, &decoded.paths_before).ok_or_else(|| {
+            input.damaged(*index_at, "index: paths and derivations that refer to each other")
+        })?;
+        let mut entries = entries.into_iter();
+        let mut coded = decoded.infos.iter();
+        let mut infos = Vec::with_capacity(places.len());
+        for place in &places {
+            infos.extend(match place {
+                Place::Derivation(_) => coded.next().cloned(),
+                Place::Index(_) => entries
+                    .next()
+                    .map(|entry| entry.info(&plain, &decoded.infos))
+                    .transpose()
+                    .map_err(|reason| input.damaged(*index_at, format!("index: {reason}")))?,
+            });
+        }
+        let mut seen = std::collections::HashSet::new();
+        if let Some(twice) = infos.iter().find(|info| !seen.insert(&info.path)) {
+            let reason = format!("index: {} stands in it twice", twice.path);
+            return Err(input.damaged(*index_at, reason));
+        }
+        Ok(Self { infos, places, derivations: decoded.derivations })
+    }
 }
 
 fn read_signatures(mut take: Take<'_>) -> std::result::Result<Vec<Signature>, Malformed> {

@@ -1,66 +1,28 @@
-//! The index: the path info of everything in a bundle, references before their referrers.
+//! The index of version 0: the path info of everything in a bundle, references before their
+//! referrers.
 //!
 //! A reference is the number of an earlier entry, counted from the first; an entry's own number
 //! stands for a reference to itself. So a bundle cannot describe a circle or a path whose
 //! references it lacks, and nothing that is in it need be searched for.
 
-use std::collections::HashMap;
-
 use ferry_formats::keys::parse_signature;
 use ferry_formats::{ContentAddress, NarHash, PathInfo, StorePath};
 
-use crate::codec::{Malformed, Take, put_bytes, put_number};
+use crate::codec::{Malformed, Take};
 use crate::format::Amounts;
 
-/// Encodes path infos, which have to be in reference order and closed under references.
-pub(crate) fn encode(infos: &[PathInfo]) -> Vec<u8> {
-    let numbers: HashMap<&StorePath, u64> =
-        infos.iter().zip(0..).map(|(info, number)| (&info.path, number)).collect();
-    let mut out = Vec::new();
-    put_number(&mut out, infos.len() as u64);
-    for info in infos {
-        put_path(&mut out, &info.path);
-        out.extend_from_slice(&info.nar_hash.0);
-        put_number(&mut out, info.nar_size);
-        put_number(&mut out, info.references.len() as u64);
-        for reference in info.references.iter() {
-            // Admission has checked that nothing outside is referred to.
-            put_number(&mut out, numbers.get(reference).copied().unwrap_or(u64::MAX));
-        }
-        match &info.deriver {
-            None => out.push(0),
-            Some(deriver) => {
-                out.push(1);
-                put_path(&mut out, deriver);
-            }
-        }
-        let ca = info.ca.as_ref().map(ContentAddress::to_nix_string).unwrap_or_default();
-        put_bytes(&mut out, ca.as_bytes());
-        put_number(&mut out, info.signatures.len() as u64);
-        for signature in &info.signatures {
-            put_bytes(&mut out, signature.to_nix_string().as_bytes());
-        }
-    }
-    out
-}
-
-fn put_path(out: &mut Vec<u8>, path: &StorePath) {
-    out.extend_from_slice(path.digest());
-    put_bytes(out, path.name().as_bytes());
-}
-
 /// How much there is of each kind.
-pub(crate) fn amounts(infos: &[PathInfo]) -> Amounts {
-    let sum =
-        |count: &dyn Fn(&PathInfo) -> usize| infos.iter().map(|info| count(info) as u64).sum();
-    Amounts {
-        entries: infos.len() as u64,
-        references: sum(&|info| info.references.len()),
-        signatures: sum(&|info| info.signatures.len()),
+pub(crate) fn amounts<'a>(infos: impl IntoIterator<Item = &'a PathInfo>) -> Amounts {
+    let mut amounts = Amounts { entries: 0, references: 0, signatures: 0 };
+    for info in infos {
+        amounts.entries += 1;
+        amounts.references += info.references.len() as u64;
+        amounts.signatures += info.signatures.len() as u64;
     }
+    amounts
 }
 
-/// Decodes an index, and accepts only what [`encode`] could have written, and no more than `most`.
+/// Decodes an index of no more than `most`; each content has one form that is accepted.
 pub(crate) fn decode(bytes: &[u8], most: Amounts) -> Result<Vec<PathInfo>, Malformed> {
     let mut take = Take::new(bytes);
     let count = take.number()?;

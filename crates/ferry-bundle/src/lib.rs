@@ -1,7 +1,7 @@
 //! The bundle: store paths in one file.
 //!
 //! `docs/bundle-format.md` specifies the file. In short: a head (manifest and index of all store
-//! paths) with its digest and signatures, then the NARs in compressed blocks, then a digest of
+//! paths, derivations in coded form) with its digest and signatures, then the other NARs in compressed blocks, then a digest of
 //! the whole. Everything that decides what becomes valid stands in the head, so a reader that has
 //! checked the head can take the NARs one by one, each checked against the index, from a stream
 //! that it sees only once.
@@ -10,20 +10,24 @@
 //! [`Destination`](ferry_store::Destination): packing and loading are copies.
 
 mod codec;
+mod compact_index;
+mod derivations;
 mod error;
 mod format;
 mod head;
 mod index;
 mod listing;
 mod manifest;
+mod order;
 mod payload;
 mod pipeline;
 mod reader;
+mod streams;
 mod verify;
 mod writer;
 
 pub use error::{BundleError, Result};
-pub use format::VERSION;
+pub use format::{MAGIC, VERSION};
 pub use head::HeadDigest;
 pub use listing::{Entry, EntryKind, list_nar};
 pub use manifest::Manifest;

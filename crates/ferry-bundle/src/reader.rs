@@ -4,23 +4,30 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use ferry_formats::keys::{PublicKey, Signature};
 use ferry_formats::{PathInfo, StoreDir, StorePath, derivation};
 use ferry_store::{Error, NarVisitor, Store};
 
 use crate::head::{self, Head};
+use crate::order::Place;
 use crate::payload::{Input, Payload};
 use crate::{BundleError, HeadDigest, Manifest, Result};
 
 type Stream = BufReader<Box<dyn Read + Send>>;
+
+/// How many bytes of derivations are written at a time, and how many times that ahead.
+const BATCH: u64 = 128 << 10;
+const AHEAD: usize = 2;
 
 /// An open bundle whose head was read and found whole.
 pub struct Bundle {
     name: String,
     head: Head,
     numbers: HashMap<StorePath, usize>,
+    /// The derivations of each output, once somebody has asked for one.
+    derivers: OnceLock<HashMap<StorePath, Vec<StorePath>>>,
     /// The stream behind the head, until it is read.
     payload: Mutex<Option<Input<Stream>>>,
     /// Where to open it again, if it is a file.
@@ -49,7 +56,8 @@ impl Bundle {
         let head = head::read(&mut input)?;
         let numbers =
             head.infos.iter().zip(0..).map(|(info, number)| (info.path.clone(), number)).collect();
-        Ok(Self { name, head, numbers, payload: Mutex::new(Some(input)), file })
+        let payload = Mutex::new(Some(input));
+        Ok(Self { name, head, numbers, derivers: OnceLock::new(), payload, file })
     }
 
     /// What the bundle says about itself.
@@ -62,6 +70,12 @@ impl Bundle {
     #[must_use]
     pub fn path_infos(&self) -> &[PathInfo] {
         &self.head.infos
+    }
+
+    /// The version of its format.
+    #[must_use]
+    pub fn format_version(&self) -> u32 {
+        self.head.version
     }
 
     /// The digest that its signatures sign.
@@ -81,7 +95,7 @@ impl Bundle {
     /// # Errors
     /// [`BundleError::NotSigned`].
     pub fn require_signature(&self, keys: &[PublicKey]) -> Result<()> {
-        if self.head.digest.is_signed_by_any(&self.head.signatures, keys) {
+        if self.head.is_signed_by_any(keys) {
             return Ok(());
         }
         let signed_by =
@@ -109,10 +123,55 @@ impl Bundle {
         again.take_payload()
     }
 
+    /// The outputs of all derivations in it. They are in the derivations, and nowhere else.
+    fn read_derivers(&self) -> ferry_store::Result<HashMap<StorePath, Vec<StorePath>>> {
+        let mut found: HashMap<StorePath, Vec<StorePath>> = HashMap::new();
+        let mut derivations: Vec<PathInfo> = Vec::new();
+        for (info, place) in self.head.infos.iter().zip(&self.head.places) {
+            match place {
+                Place::Index(_) if info.path.is_derivation() => derivations.push(info.clone()),
+                Place::Index(_) => {}
+                Place::Derivation(number) => {
+                    for output in self.head.derivations.outputs(*number) {
+                        let output = self.store_dir().parse_path(output.as_bytes());
+                        let output = output.map_err(Error::other)?;
+                        found.entry(output).or_default().push(info.path.clone());
+                    }
+                }
+            }
+        }
+        if derivations.is_empty() {
+            return Ok(found);
+        }
+        self.read_nars(&derivations, &mut |info, nar| {
+            let text = ferry_store::admission::read_single_file(self.store_dir(), info, nar)?;
+            let parsed = derivation::parse(self.store_dir(), &info.path, &text)?;
+            for output in derivation::outputs(&parsed)?.into_iter().filter_map(|(_, path)| path) {
+                found.entry(output).or_default().push(info.path.clone());
+            }
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
+    /// A derivation that was written, or why it could not be: which cannot be, as all were.
+    fn derivation(&self, written: Option<std::result::Result<Vec<u8>, String>>) -> Result<Vec<u8>> {
+        let reason = match written {
+            Some(Ok(nar)) => return Ok(nar),
+            Some(Err(reason)) => reason,
+            None => "a thread ended".to_owned(),
+        };
+        let action = format!("write a derivation of {}", self.name);
+        Err(BundleError::Io { action, source: std::io::Error::other(reason) })
+    }
+
     fn wanted_ranges(&self, wanted: &HashMap<&StorePath, &PathInfo>) -> Vec<std::ops::Range<u64>> {
         let mut position = 0;
         let mut ranges = Vec::new();
-        for info in &self.head.infos {
+        for (info, place) in self.head.infos.iter().zip(&self.head.places) {
+            if matches!(place, Place::Derivation(_)) {
+                continue;
+            }
             let end = position + info.nar_size;
             if wanted.contains_key(&info.path) {
                 ranges.push(position..end);
@@ -141,20 +200,19 @@ impl Store for Bundle {
         Ok(self.numbers.get(path).and_then(|number| self.head.infos.get(*number)).cloned())
     }
 
+    fn all_paths(&self) -> ferry_store::Result<Option<Vec<StorePath>>> {
+        Ok(Some(self.head.infos.iter().map(|info| info.path.clone()).collect()))
+    }
+
     fn derivers(&self, path: &StorePath) -> ferry_store::Result<Vec<StorePath>> {
-        let mut found = Vec::new();
-        let derivations: Vec<PathInfo> =
-            self.head.infos.iter().filter(|info| info.path.is_derivation()).cloned().collect();
-        self.read_nars(&derivations, &mut |info, nar| {
-            let text = ferry_store::admission::read_single_file(self.store_dir(), info, nar)?;
-            let parsed = derivation::parse(self.store_dir(), &info.path, &text)?;
-            if derivation::outputs(&parsed)?.iter().any(|(_, output)| output.as_ref() == Some(path))
-            {
-                found.push(info.path.clone());
+        let derivers = match self.derivers.get() {
+            Some(known) => known,
+            None => {
+                let read = self.read_derivers()?;
+                self.derivers.get_or_init(|| read)
             }
-            Ok(())
-        })?;
-        Ok(found)
+        };
+        Ok(derivers.get(path).cloned().unwrap_or_default())
     }
 
     fn read_nars(
@@ -168,17 +226,48 @@ impl Store for Bundle {
         let wanted: HashMap<&StorePath, &PathInfo> =
             wanted.iter().map(|info| (&info.path, info)).collect();
         let ranges = self.wanted_ranges(&wanted);
-        let mut payload = Payload::start(self.take_payload()?, self.head.manifest.nar_size, ranges);
-        for info in &self.head.infos {
-            let Some(wanted) = wanted.get(&info.path) else {
-                payload.skip(info.nar_size)?;
-                continue;
-            };
-            let mut nar = (&mut payload).take(info.nar_size);
-            visit(wanted, &mut nar)?;
-            let unread = nar.limit();
-            payload.skip(unread)?;
-        }
+        let mut payload = Payload::start(self.take_payload()?, self.head.payload_size(), ranges);
+        let entries = || self.head.infos.iter().zip(&self.head.places);
+        // Derivations are written on another thread, a few ahead of whoever reads them.
+        let (sender, derivations) = crossbeam_channel::bounded(AHEAD);
+        let wanted = &wanted;
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                let wanted = entries().filter(|(info, _)| wanted.contains_key(&info.path));
+                let (mut batch, mut batched) = (Vec::new(), 0);
+                for (info, place) in wanted {
+                    let Place::Derivation(number) = place else { continue };
+                    batch.push(self.head.derivations.nar(*number));
+                    batched += info.nar_size;
+                    if batched >= BATCH {
+                        batched = 0;
+                        if sender.send(std::mem::take(&mut batch)).is_err() {
+                            return;
+                        }
+                    }
+                }
+                // Nobody listening is nobody to tell.
+                let _ = sender.send(batch);
+            });
+            let mut derivations = derivations.into_iter().flatten();
+            for (info, place) in entries() {
+                match (wanted.get(&info.path), place) {
+                    (Some(wanted), Place::Derivation(_)) => {
+                        let nar = self.derivation(derivations.next())?;
+                        visit(wanted, &mut nar.as_slice())?;
+                    }
+                    (None, Place::Derivation(_)) => {}
+                    (Some(wanted), Place::Index(_)) => {
+                        let mut nar = (&mut payload).take(info.nar_size);
+                        visit(wanted, &mut nar)?;
+                        let unread = nar.limit();
+                        payload.skip(unread)?;
+                    }
+                    (None, Place::Index(_)) => payload.skip(info.nar_size)?,
+                }
+            }
+            Ok::<(), Error>(())
+        })?;
         payload.finish().map_err(Error::from)
     }
 }

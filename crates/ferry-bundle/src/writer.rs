@@ -1,16 +1,19 @@
-//! Writing a bundle: the head, then the NARs as they come, in one pass.
+//! Writing a bundle in one pass: the derivations come first and go into the head; then the other
+//! NARs as they come.
 
+use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Read, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use ferry_formats::keys::SecretKey;
-use ferry_formats::{PathInfo, StoreDir, StorePath};
+use ferry_formats::{NarHash, PathInfo, StoreDir, StorePath, nar};
 use ferry_store::admission::{Admitted, Plan};
 use ferry_store::{Destination, Error, Result, SignatureCheck, StoreWriter};
 use sha2::{Digest as _, Sha256};
 
+use crate::derivations::Encoder;
 use crate::format::{BLOCK_SIZE, section};
 use crate::head::{self, put_section};
 use crate::pipeline::{self, Closed, Input, Output};
@@ -56,7 +59,7 @@ impl<W: Write + Send + 'static> Destination for BundleWriter<W> {
         "packing"
     }
 
-    fn present(&self, paths: &[StorePath]) -> Result<Vec<Option<PathInfo>>> {
+    fn present(&self, paths: &[StorePath]) -> Result<Vec<Option<NarHash>>> {
         Ok(vec![None; paths.len()])
     }
 
@@ -81,11 +84,109 @@ impl<W: Write + Send + 'static> Destination for BundleWriter<W> {
             paths: plan.infos().len() as u64,
             nar_size: plan.nar_size(),
         };
-        let PackOptions { level, sign_with, .. } = &self.options;
-        let head = head::encode(&manifest, plan.infos(), *level, sign_with)?;
-        let mut output = HashedOutput { sink, digest: Sha256::new() };
-        output.put(&head).map_err(BundleError::io(format!("write {}", self.name)))?;
-        Ok(Box::new(PayloadWriter::start(output, *level, self.name.clone())))
+        let infos = plan.infos();
+        Ok(Box::new(PartsWriter {
+            bundle: self,
+            infos,
+            manifest,
+            places: infos.iter().zip(0..).map(|(info, place)| (&info.path, place)).collect(),
+            beginning: Some((sink, Encoder::new(&self.store_dir, infos))),
+            kept: BTreeMap::new(),
+            payload: None,
+        }))
+    }
+
+    fn derivations_first(&self) -> bool {
+        true
+    }
+}
+
+/// Takes in the derivations, which are part of the head, and then the payload.
+struct PartsWriter<'a, W> {
+    bundle: &'a BundleWriter<W>,
+    infos: &'a [PathInfo],
+    manifest: Manifest,
+    /// Where each path stands in `infos`.
+    places: HashMap<&'a StorePath, usize>,
+    /// Until the head is written.
+    beginning: Option<(W, Encoder)>,
+    /// NARs of derivations that cannot be coded, until it is their turn in the payload.
+    kept: BTreeMap<usize, Vec<u8>>,
+    payload: Option<PayloadWriter>,
+}
+
+impl<W: Write + Send + 'static> PartsWriter<'_, W> {
+    /// Codes a derivation, or keeps its NAR.
+    fn add_derivation(&mut self, place: usize, admitted: Admitted<'_>) -> Result<()> {
+        let mut nar = Vec::new();
+        let read = |reader: &mut dyn Read| {
+            let read = reader.read_to_end(&mut nar);
+            read.map(drop).map_err(Error::reading("read a derivation to pack it"))
+        };
+        let verified = admitted.verify(read)?;
+        let coded = match (&mut self.beginning, nar::file_contents(&nar)) {
+            (Some((_, encoder)), Some(text)) => encoder.add(place, verified.info(), text),
+            _ => false,
+        };
+        if !coded {
+            self.kept.insert(place, nar);
+        }
+        Ok(())
+    }
+
+    /// Writes the head, if it is not written yet; then come NARs.
+    fn payload(&mut self) -> Result<&mut PayloadWriter> {
+        if let Some((sink, encoder)) = self.beginning.take() {
+            let PackOptions { level, sign_with, .. } = &self.bundle.options;
+            let name = &self.bundle.name;
+            let failed = || BundleError::io(format!("write {name}"));
+            let (section, coded) = encoder.finish(self.infos, *level).map_err(failed())?;
+            let derivations = (section.as_slice(), coded.as_slice());
+            let store_dir = &self.bundle.store_dir;
+            let head = head::encode(
+                &self.manifest,
+                store_dir,
+                self.infos,
+                derivations,
+                *level,
+                sign_with,
+            )?;
+            let mut output = HashedOutput { sink, digest: Sha256::new() };
+            output.put(&head).map_err(failed())?;
+            self.payload = Some(PayloadWriter::start(output, *level, name.clone()));
+        }
+        self.payload
+            .as_mut()
+            .ok_or_else(|| BundleError::StreamUsedUp { bundle: self.bundle.name.clone() }.into())
+    }
+
+    /// Adds the NARs of derivations that stand before a place in the payload.
+    fn add_kept(&mut self, before: usize) -> Result<()> {
+        while let Some(entry) = self.kept.first_entry().filter(|entry| *entry.key() < before) {
+            let nar = entry.remove();
+            self.payload()?.take_in(&mut nar.as_slice())?;
+        }
+        Ok(())
+    }
+}
+
+impl<W: Write + Send + 'static> StoreWriter for PartsWriter<'_, W> {
+    fn add(&mut self, admitted: Admitted<'_>) -> Result<()> {
+        let path = &admitted.info().path;
+        let place = self.places.get(path).copied().unwrap_or_default();
+        if path.is_derivation() && self.beginning.is_some() {
+            return self.add_derivation(place, admitted);
+        }
+        self.payload()?;
+        self.add_kept(place)?;
+        let payload = self.payload()?;
+        admitted.verify(|nar| payload.take_in(nar)).map(drop)
+    }
+
+    fn finish(mut self: Box<Self>) -> Result<()> {
+        self.payload()?;
+        self.add_kept(usize::MAX)?;
+        self.payload.take().map_or(Ok(()), PayloadWriter::finish)
     }
 }
 
@@ -167,6 +268,13 @@ impl PayloadWriter {
         }
     }
 
+    /// Everything is in.
+    fn finish(mut self) -> Result<()> {
+        self.flush()?;
+        self.complete.store(true, Ordering::Release);
+        self.join()
+    }
+
     fn take_in(&mut self, nar: &mut dyn Read) -> Result<()> {
         loop {
             let room = (BLOCK_SIZE - self.block.len()) as u64;
@@ -179,18 +287,6 @@ impl PayloadWriter {
             }
             self.flush()?;
         }
-    }
-}
-
-impl StoreWriter for PayloadWriter {
-    fn add(&mut self, admitted: Admitted<'_>) -> Result<()> {
-        admitted.verify(|nar| self.take_in(nar)).map(drop)
-    }
-
-    fn finish(mut self: Box<Self>) -> Result<()> {
-        self.flush()?;
-        self.complete.store(true, Ordering::Release);
-        self.join()
     }
 }
 

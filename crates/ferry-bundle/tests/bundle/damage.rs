@@ -1,47 +1,15 @@
 //! A bundle that is not byte for byte what was written is refused, wherever it was hit.
 
 use std::collections::BTreeMap;
-use std::io::{self, Write};
-use std::sync::{Arc, Mutex};
 
-use ferry_bundle::{BundleError, BundleWriter, PackOptions};
-use ferry_formats::StoreDir;
-use ferry_store::progress::Silent;
-use ferry_store::{Error, copy};
+use ferry_bundle::BundleError;
+use ferry_store::Error;
 
 use crate::builder::{BLOCK_SIZE, Draft};
-use crate::objects::{Memory, Object, key, sample};
+use crate::objects::{Object, key, sample};
+use crate::packed::packed;
 use crate::receiver::{Receiver, assert_agree, damaged_at, in_the_file, refused, verify};
 use crate::wire::Wire;
-
-/// Bytes that a writer on another thread leaves.
-#[derive(Clone, Default)]
-struct Shared(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Shared {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// A bundle as `ferry pack` makes it.
-fn packed(objects: &[Object]) -> Vec<u8> {
-    let store = Memory::of(objects);
-    let options = PackOptions {
-        set: "runtime".to_owned(),
-        roots: objects.last().map(|object| object.path().clone()).into_iter().collect(),
-        level: 9,
-        sign_with: vec![key()],
-    };
-    let sink = Shared::default();
-    let writer = BundleWriter::new(sink.clone(), "test".to_owned(), StoreDir::default(), options);
-    copy(&store, &writer, store.infos(), &[], &Silent).unwrap();
-    std::mem::take(&mut *sink.0.lock().unwrap())
-}
 
 /// The objects of the sample as they lie in a store that got them whole.
 fn whole() -> BTreeMap<std::path::PathBuf, String> {

@@ -12,14 +12,21 @@
 
 mod builder;
 mod objects;
+mod packed;
 mod receiver;
 mod wire;
 
 mod conflicts;
 mod contents;
 mod damage;
+mod derivations;
+mod example;
+mod facts;
+mod hostile_derivations;
 mod index;
 mod memory;
 mod nars;
+mod real_derivations;
 mod signatures;
 mod structure;
+mod version_0;

@@ -9,8 +9,11 @@ use std::process::Command;
 
 use ferry_formats::StorePath;
 
-use crate::builder::{Draft, Entry, assemble, packed_index};
+use crate::builder::{Draft, Entry, assemble, number, packed_index};
+use crate::derivations::World;
+use crate::hostile_derivations::rebuilt;
 use crate::objects::{Object, any_path, sample};
+use crate::packed::packed;
 use crate::receiver::verify;
 use crate::wire::Wire;
 
@@ -45,6 +48,8 @@ fn run(file: &Path) -> String {
         .env(FILE, file)
         // Otherwise every thread reserves 64 MB that it does not use.
         .env("MALLOC_ARENA_MAX", "1")
+        // A backtrace takes memory: out of it, the child would wait for itself, for ever.
+        .env("RUST_BACKTRACE", "0")
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -145,4 +150,29 @@ fn references_cannot_make_a_small_file_large_in_memory() {
     assert!(bundle.len() < 1 << 20, "a bundle of {} bytes", bundle.len());
     let said = under_the_limit(&bundle);
     assert!(said.starts_with("refused") && said.contains("references"), "{said}");
+}
+
+#[test]
+fn tokens_cannot_make_a_small_file_large_in_memory() {
+    let mut world = World::new("/nix/store");
+    let name = "n".repeat(200);
+    let builder = world.builder(&name).input_addressed_output("out");
+    world.add(builder.environment("text", name.as_str()));
+    let bundle = packed(&world.objects);
+    assert_eq!(under_the_limit(&bundle), "accepted 1 paths");
+
+    // A value of two million times the name, which is one byte each.
+    let changed = rebuilt(&bundle, |[numbers, texts, _]| {
+        let end = texts.len() - 2;
+        assert_eq!(texts[end..], [5, 0]);
+        texts.splice(end..end, std::iter::repeat_n(5, 2 << 20));
+        // Its size is the last of the sizes, before the shape, what is different, and 8 values.
+        let size = numbers.len() - 13;
+        assert_eq!(numbers[size], 2);
+        let mut larger = Vec::new();
+        number(&mut larger, (2 << 20) + 2);
+        numbers.splice(size..=size, larger);
+    });
+    let said = under_the_limit(&changed);
+    assert!(said.starts_with("refused") && said.contains("longer"), "{said}");
 }

@@ -35,9 +35,17 @@ impl Object {
     }
 
     fn addressed(name: &str, nar: Vec<u8>, ca: ContentAddress, references: &[&StorePath]) -> Self {
-        let path = StoreDir::default()
-            .build_ca_path(name, &ca, references.iter().copied(), false)
-            .unwrap();
+        Self::addressed_in(&StoreDir::default(), name, nar, ca, references)
+    }
+
+    fn addressed_in(
+        store_dir: &StoreDir,
+        name: &str,
+        nar: Vec<u8>,
+        ca: ContentAddress,
+        references: &[&StorePath],
+    ) -> Self {
+        let path = store_dir.build_ca_path(name, &ca, references.iter().copied(), false).unwrap();
         let mut object = Self::new(path, nar, references);
         object.info.ca = Some(ca);
         object
@@ -46,6 +54,22 @@ impl Object {
     /// What `builtins.toFile` makes.
     pub(crate) fn text(name: &str, text: &[u8], references: &[&StorePath]) -> Self {
         Self::addressed(name, nar::of_file(text), ContentAddress::Text(sha256(text)), references)
+    }
+
+    /// The same in a store with another directory.
+    pub(crate) fn text_in(
+        store_dir: &StoreDir,
+        name: &str,
+        text: &[u8],
+        references: &[&StorePath],
+    ) -> Self {
+        let ca = ContentAddress::Text(sha256(text));
+        Self::addressed_in(store_dir, name, nar::of_file(text), ca, references)
+    }
+
+    pub(crate) fn source_in(store_dir: &StoreDir, name: &str, nar: Vec<u8>) -> Self {
+        let ca = ContentAddress::Nar(NixHash::Sha256(sha256(&nar)));
+        Self::addressed_in(store_dir, name, nar, ca, &[])
     }
 
     /// What `nix-store --add` makes.
@@ -202,6 +226,11 @@ impl Memory {
     pub(crate) fn of(objects: &[Object]) -> Self {
         let objects = objects.iter().map(|object| (object.path().clone(), object.clone()));
         Self { store_dir: StoreDir::default(), objects: objects.collect() }
+    }
+
+    /// Objects whose paths begin with another directory.
+    pub(crate) fn in_directory(store_dir: StoreDir, objects: &[Object]) -> Self {
+        Self { store_dir, ..Self::of(objects) }
     }
 
     pub(crate) fn infos(&self) -> BTreeMap<StorePath, PathInfo> {

@@ -73,7 +73,9 @@ impl Receiver {
     }
 
     pub(crate) fn valid(&self, paths: &[StorePath]) -> Vec<StorePath> {
-        self.store.present(paths).unwrap().into_iter().flatten().map(|info| info.path).collect()
+        let present = self.store.present(paths).unwrap();
+        let valid = paths.iter().zip(present).filter(|(_, hash)| hash.is_some());
+        valid.map(|(path, _)| path.clone()).collect()
     }
 }
 

@@ -1,0 +1,416 @@
+//! Takes derivations in, one by one, and codes those that come back byte for byte.
+
+use hashbrown::{HashMap, HashSet};
+
+use ferry_formats::{ContentAddress, PathInfo, StoreDir, StorePath};
+
+use crate::derivations::columns;
+use crate::derivations::model::{
+    Addressing, Kind, Known, Recipe, Shape, Tables, Target, Template, column, column_of,
+};
+use crate::derivations::render::Context;
+use crate::derivations::settle::{nar_size, settle};
+use crate::derivations::split::{Parts, split};
+use crate::derivations::tokens::{Builder, Name, is_text};
+use ferry_formats::derivation::hash_placeholder;
+
+/// Characters in the hash part of a store path.
+const HASH: usize = 32;
+/// Characters in a placeholder, its slash not counted.
+const PLACEHOLDER: usize = 52;
+
+/// Collects coded derivations.
+pub(crate) struct Encoder {
+    store_dir: StoreDir,
+    /// What a store path begins with.
+    prefix: Vec<u8>,
+    /// All paths of the plan.
+    paths: Vec<StorePath>,
+    rendered: Vec<Box<str>>,
+    /// Derivations by the hash part of their path, and of their outputs' paths.
+    plain: HashMap<[u8; HASH], Target>,
+    derivations: HashMap<[u8; HASH], Target>,
+    outputs: HashMap<[u8; HASH], Target>,
+    placeholders: HashMap<[u8; PLACEHOLDER], Placeholder>,
+    tables: Tables,
+    interned: Interned,
+    recipes: Vec<Recipe>,
+    known: Vec<Known>,
+    /// The place of each in the plan.
+    places: Vec<usize>,
+}
+
+#[derive(Clone, Copy)]
+enum Placeholder {
+    Word(u32),
+    Target(Target),
+}
+
+#[derive(Default)]
+struct Interned {
+    words: HashMap<Vec<u8>, u32>,
+    keys: HashMap<Vec<u8>, u32>,
+    shapes: HashMap<Shape, u32>,
+    columns: Vec<HashMap<Vec<u8>, u32>>,
+}
+
+impl Encoder {
+    /// For derivations among these paths.
+    pub(crate) fn new(store_dir: &StoreDir, infos: &[PathInfo]) -> Self {
+        let paths: Vec<StorePath> = infos.iter().map(|info| info.path.clone()).collect();
+        let rendered: Vec<Box<str>> =
+            paths.iter().map(|path| store_dir.render_path(path).into()).collect();
+        let prefix = match store_dir.as_str() {
+            "/" => b"/".to_vec(),
+            other => format!("{other}/").into_bytes(),
+        };
+        let plain = rendered
+            .iter()
+            .zip(0..)
+            .filter(|(path, _)| !path.ends_with(".drv"))
+            .filter_map(|(path, number)| {
+                Some((hash_part(path.as_bytes(), &prefix)?, Target::Plain(number)))
+            })
+            .collect();
+        Self {
+            store_dir: store_dir.clone(),
+            prefix,
+            paths,
+            rendered,
+            plain,
+            derivations: HashMap::new(),
+            outputs: HashMap::new(),
+            placeholders: HashMap::new(),
+            tables: Tables::default(),
+            interned: Interned::default(),
+            recipes: Vec::new(),
+            known: Vec::new(),
+            places: Vec::new(),
+        }
+    }
+
+    /// Codes the derivation at a place in the plan, or returns `false` where it cannot be coded.
+    /// Inputs come before their dependents.
+    pub(crate) fn add(&mut self, place: usize, info: &PathInfo, text: &[u8]) -> bool {
+        self.code(place, info, text).is_some()
+    }
+
+    fn code(&mut self, place: usize, info: &PathInfo, text: &[u8]) -> Option<()> {
+        let escaped = |byte: &u8| matches!(byte, b'"' | b'\\') || *byte < b' ';
+        if self.prefix.iter().any(escaped) || info.deriver.is_some() {
+            return None;
+        }
+        let parts = split(text)?;
+        let sorted = parts.environment.is_sorted_by(|a, b| a.0 < b.0)
+            && parts.outputs.is_sorted_by(|[a, ..], [b, ..]| a < b);
+        if !sorted {
+            return None;
+        }
+        let name = info.path.name().strip_suffix(".drv")?;
+        let recipe = self.recipe(name.as_bytes(), &parts)?;
+        let mut again = Vec::with_capacity(text.len());
+        let settled = {
+            let context = self.context();
+            settle(&self.store_dir, &|target| self.path(target), &context, &recipe, &mut again)
+                .ok()?
+        };
+        let same = again == text
+            && settled.known.path == info.path
+            && settled.references.as_slice() == &*info.references
+            && info.ca == Some(ContentAddress::Text(settled.digest))
+            && info.nar_size == nar_size(text.len());
+        if !same {
+            return None;
+        }
+        self.learn(&recipe, &settled.known)?;
+        self.recipes.push(recipe);
+        self.known.push(settled.known);
+        self.places.push(place);
+        Some(())
+    }
+
+    fn context(&self) -> Context<'_> {
+        Context { tables: &self.tables, plain: &self.rendered, known: &self.known }
+    }
+
+    fn path(&self, target: Target) -> Option<StorePath> {
+        match target {
+            Target::Plain(number) => self.paths.get(number as usize).cloned(),
+            Target::Derivation(number) => {
+                self.known.get(number as usize).map(|known| known.path.clone())
+            }
+            Target::Output { .. } => None,
+        }
+    }
+
+    /// Makes a derivation known to those that follow.
+    fn learn(&mut self, recipe: &Recipe, known: &Known) -> Option<()> {
+        let number = u32::try_from(self.recipes.len()).ok()?;
+        let hash = hash_part(known.rendered.as_bytes(), &self.prefix)?;
+        self.derivations.insert(hash, Target::Derivation(number));
+        let shape = self.tables.shapes.get(recipe.shape as usize)?;
+        for ((word, _), output) in shape.outputs.iter().zip(&known.outputs) {
+            let target = Target::Output { derivation: number, word: *word };
+            if output.is_path {
+                let hash = hash_part(output.text.as_bytes(), &self.prefix)?;
+                self.outputs.insert(hash, target);
+            } else {
+                let hash = output.text.as_bytes().get(1..)?.try_into().ok()?;
+                self.placeholders.insert(hash, Placeholder::Target(target));
+            }
+        }
+        Some(())
+    }
+
+    fn recipe(&mut self, name: &[u8], parts: &Parts<'_>) -> Option<Recipe> {
+        let mut digest = Box::default();
+        let mut outputs = Vec::new();
+        for [name, path, method, hash] in &parts.outputs {
+            let kind = match (method.is_empty(), path.is_empty(), *hash) {
+                (true, true, b"") => Kind::Deferred,
+                (true, false, b"") => Kind::InputAddressed,
+                (true, ..) => return None,
+                (false, true, b"") => Kind::Floating(Addressing::parse(method)?),
+                (false, true, b"impure") => Kind::Impure(Addressing::parse(method)?),
+                (false, false, hash) => {
+                    digest = from_hex(hash)?;
+                    Kind::Fixed(Addressing::parse(method)?)
+                }
+                (false, true, _) => return None,
+            };
+            outputs.push((self.word(name)?, kind));
+        }
+        let inputs = self.inputs(parts)?;
+        let wanted: HashSet<Target> = inputs.iter().copied().collect();
+        let named = Name::new(name);
+        let mut mentions = Vec::new();
+        let mut values = Vec::new();
+        let mut builder = Builder::default();
+        builder.text(name, None);
+        values.push(self.template(column::NAME, std::mem::take(&mut builder), 0)?);
+        for (column, text) in [(column::SYSTEM, parts.system), (column::BUILDER, parts.builder)] {
+            let before = mentions.len();
+            self.tokenise(text, named, &wanted, &mut builder, &mut mentions);
+            let count = mentions.len() - before;
+            values.push(self.template(column, std::mem::take(&mut builder), count)?);
+        }
+        for argument in &parts.arguments {
+            self.tokenise(argument, named, &wanted, &mut builder, &mut mentions);
+            builder.end_argument();
+        }
+        let before = values.len();
+        let count = mentions.len() - self.mentioned(&values)?;
+        debug_assert_eq!(before, column::ARGUMENTS);
+        values.push(self.template(column::ARGUMENTS, std::mem::take(&mut builder), count)?);
+        let mut keys = Vec::new();
+        for (key, value) in &parts.environment {
+            let key_number = self.key(key)?;
+            let own = parts.outputs.iter().find(|[name, ..]| name == key);
+            let before = mentions.len();
+            match own {
+                Some([_, path, ..]) if !path.is_empty() && path == value => builder.own_output(),
+                _ => self.tokenise(value, named, &wanted, &mut builder, &mut mentions),
+            }
+            let count = mentions.len() - before;
+            let column = column_of(key_number);
+            values.push(self.template(column, std::mem::take(&mut builder), count)?);
+            keys.push(key_number);
+        }
+        let (extra, dropped) = difference(&mentions, &inputs, &wanted)?;
+        Some(Recipe {
+            shape: self.shape(Shape { outputs, keys })?,
+            values: values.into(),
+            mentions: mentions.into(),
+            extra: extra.into(),
+            dropped: dropped.into(),
+            digest,
+        })
+    }
+
+    /// How many things the first columns of a derivation mention.
+    fn mentioned(&self, values: &[u32]) -> Option<usize> {
+        let context = self.context();
+        values
+            .iter()
+            .enumerate()
+            .map(|(column, number)| Some(context.template(column, *number).ok()?.mentions as usize))
+            .sum()
+    }
+
+    /// The inputs, which have to be coded derivations and paths that are no derivations.
+    fn inputs(&self, parts: &Parts<'_>) -> Option<Vec<Target>> {
+        let mut inputs = Vec::new();
+        for (path, outputs) in &parts.inputs {
+            let hash = hash_part(path, &self.prefix)?;
+            let derivation = self.derivations.get(&hash)?.derivation()?;
+            for output in outputs {
+                let word = *self.interned.words.get(*output)?;
+                inputs.push(Target::Output { derivation, word });
+            }
+        }
+        for path in &parts.sources {
+            let hash = hash_part(path, &self.prefix)?;
+            inputs.push(*self.plain.get(&hash).or_else(|| self.derivations.get(&hash))?);
+        }
+        Some(inputs)
+    }
+
+    /// Replaces what is mentioned in a string by tokens.
+    fn tokenise(
+        &self,
+        mut text: &[u8],
+        name: Name<'_>,
+        wanted: &HashSet<Target>,
+        out: &mut Builder,
+        mentions: &mut Vec<Target>,
+    ) {
+        let name = (text.len() <= 4096).then_some(name);
+        let mut from = 0;
+        while let Some(at) = text.get(from..).and_then(|rest| memchr::memchr(b'/', rest)) {
+            let at = from + at;
+            let here = text.get(at..).unwrap_or_default();
+            let Some((length, found)) = self.find(here, wanted) else {
+                from = at + 1;
+                continue;
+            };
+            out.text(text.get(..at).unwrap_or_default(), name);
+            match found {
+                Placeholder::Word(word) => out.placeholder(word),
+                Placeholder::Target(target) => {
+                    out.mention();
+                    mentions.push(target);
+                }
+            }
+            text = here.get(length..).unwrap_or_default();
+            from = 0;
+        }
+        out.text(text, name);
+    }
+
+    /// What a text begins with, and how long that is.
+    fn find(&self, text: &[u8], wanted: &HashSet<Target>) -> Option<(usize, Placeholder)> {
+        if let Some(hash) = hash_part(text, &self.prefix) {
+            let mut best = None;
+            for paths in [&self.outputs, &self.plain, &self.derivations] {
+                let Some(target) = paths.get(&hash).copied() else { continue };
+                let Ok(path) = self.context().text(target) else { continue };
+                if text.starts_with(path.as_bytes()) && (best.is_none() || wanted.contains(&target))
+                {
+                    best = Some((path.len(), Placeholder::Target(target)));
+                }
+            }
+            if best.is_some() {
+                return best;
+            }
+        }
+        let hash: &[u8; PLACEHOLDER] = text.get(1..=PLACEHOLDER)?.try_into().ok()?;
+        self.placeholders.get(hash).map(|found| (PLACEHOLDER + 1, *found))
+    }
+
+    fn word(&mut self, name: &[u8]) -> Option<u32> {
+        if let Some(number) = self.interned.words.get(name) {
+            return Some(*number);
+        }
+        let number = u32::try_from(self.tables.words.len()).ok()?;
+        let text = std::str::from_utf8(name).ok()?;
+        if name.contains(&0) {
+            return None;
+        }
+        let placeholder = hash_placeholder(text);
+        let hash = placeholder.as_bytes().get(1..)?.try_into().ok()?;
+        self.placeholders.insert(hash, Placeholder::Word(number));
+        self.tables.words.push(text.to_owned());
+        self.interned.words.insert(name.to_vec(), number);
+        Some(number)
+    }
+
+    fn key(&mut self, key: &[u8]) -> Option<u32> {
+        if let Some(number) = self.interned.keys.get(key) {
+            return Some(*number);
+        }
+        if key.contains(&0) {
+            return None;
+        }
+        let number = u32::try_from(self.tables.keys.len()).ok()?;
+        self.tables.keys.push(key.into());
+        self.interned.keys.insert(key.to_vec(), number);
+        Some(number)
+    }
+
+    fn shape(&mut self, shape: Shape) -> Option<u32> {
+        if let Some(number) = self.interned.shapes.get(&shape) {
+            return Some(*number);
+        }
+        let number = u32::try_from(self.tables.shapes.len()).ok()?;
+        self.tables.shapes.push(shape.clone());
+        self.interned.shapes.insert(shape, number);
+        Some(number)
+    }
+
+    fn template(&mut self, column: usize, built: Builder, mentions: usize) -> Option<u32> {
+        if self.tables.columns.len() <= column {
+            self.tables.columns.resize_with(column + 1, Vec::new);
+            self.interned.columns.resize_with(column + 1, HashMap::new);
+        }
+        let known = self.interned.columns.get_mut(column)?;
+        if let Some(number) = known.get(&built.0) {
+            return Some(*number);
+        }
+        let templates = self.tables.columns.get_mut(column)?;
+        let number = u32::try_from(templates.len()).ok()?;
+        let mentions = u32::try_from(mentions).ok()?;
+        let is_text = is_text(&built.0);
+        templates.push(Template { bytes: built.0.as_slice().into(), mentions, is_text });
+        known.insert(built.0, number);
+        Some(number)
+    }
+
+    /// The section with everything that was coded, and the places in the plan in its order.
+    pub(crate) fn finish(
+        self,
+        infos: &[PathInfo],
+        level: i32,
+    ) -> std::io::Result<(Vec<u8>, Vec<usize>)> {
+        let Self { tables, recipes, places, known, rendered, paths, interned, outputs, .. } = self;
+        // What follows has need of the memory.
+        drop((known, rendered, paths, interned, outputs));
+        columns::write(tables, recipes, &places, infos, level)
+    }
+}
+
+/// What is an input without being mentioned, and which mentions are no inputs.
+fn difference(
+    mentions: &[Target],
+    inputs: &[Target],
+    wanted: &HashSet<Target>,
+) -> Option<(Vec<Target>, Vec<u32>)> {
+    let mut seen = HashSet::new();
+    let mut dropped = Vec::new();
+    for target in mentions {
+        let place = u32::try_from(seen.len()).ok()?;
+        if seen.insert(*target) && !wanted.contains(target) {
+            dropped.push(place);
+        }
+    }
+    let extra = inputs.iter().copied().filter(|target| !seen.contains(target)).collect();
+    Some((extra, dropped))
+}
+
+/// The hash part of the store path that a text begins with.
+fn hash_part(text: &[u8], prefix: &[u8]) -> Option<[u8; HASH]> {
+    text.strip_prefix(prefix)?.get(..HASH)?.try_into().ok()
+}
+
+fn from_hex(text: &[u8]) -> Option<Box<[u8]>> {
+    let nibble = |byte: &u8| match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        _ => None,
+    };
+    text.chunks(2)
+        .map(|pair| match pair {
+            [high, low] => Some(nibble(high)? << 4 | nibble(low)?),
+            _ => None,
+        })
+        .collect()
+}

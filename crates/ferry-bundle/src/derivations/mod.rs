@@ -1,0 +1,22 @@
+//! Derivations in coded form: what can be computed is left out.
+//!
+//! A `.drv` is mostly store paths, and those follow from the rest: the path of the file from its
+//! text, the paths of its outputs from the text and the inputs. So a derivation is taken apart
+//! into strings ([`split`]), what a string mentions is replaced by references ([`tokens`]), the
+//! strings are sorted into columns ([`columns`]), and a reader puts the text together again and
+//! computes every path on the way ([`settle`]).
+
+mod amounts;
+mod columns;
+mod encode;
+mod mentions;
+mod model;
+mod read;
+mod render;
+mod settle;
+mod split;
+mod tokens;
+
+pub(crate) use amounts::Amounts;
+pub(crate) use encode::Encoder;
+pub(crate) use read::{Derivations, decode};

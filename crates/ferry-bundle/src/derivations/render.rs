@@ -1,0 +1,333 @@
+//! A derivation's text, put together again, in the three forms that Nix hashes.
+
+use std::collections::BTreeMap;
+
+use hashbrown::HashSet;
+
+use ferry_formats::derivation::{DerivationModuloHash, hash_placeholder};
+
+use crate::derivations::model::{
+    Addressing, Identity, Kind, Known, KnownOutput, Recipe, Shape, Tables, Target, Template,
+    column, column_of,
+};
+use crate::derivations::tokens::{Name, Piece, named, pieces};
+use crate::format::limit;
+
+/// Everything that a text may need.
+pub(crate) struct Context<'a> {
+    pub(crate) tables: &'a Tables,
+    /// Index entries, with the store directory.
+    pub(crate) plain: &'a [Box<str>],
+    /// The derivations before this one.
+    pub(crate) known: &'a [Known],
+}
+
+/// Which text.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// That of the file.
+    File,
+    /// With hashes in place of inputs: its hash stands for the derivation as an input.
+    AsInput,
+    /// And without its own output paths, which follow from the hash of this.
+    Masked,
+}
+
+/// The inputs of a derivation, sorted as they stand in its text.
+pub(crate) struct Inputs<'a> {
+    /// Derivations with the names of their outputs.
+    pub(crate) derivations: BTreeMap<&'a str, (u32, Vec<&'a str>)>,
+    pub(crate) sources: Vec<(&'a str, Target)>,
+}
+
+impl<'a> Context<'a> {
+    pub(crate) fn shape(&self, number: u32) -> Result<&'a Shape, String> {
+        self.tables.shapes.get(number as usize).ok_or_else(|| format!("no shape {number}"))
+    }
+
+    pub(crate) fn word(&self, number: u32) -> Result<&'a str, String> {
+        let word = self.tables.words.get(number as usize).map(String::as_str);
+        word.ok_or_else(|| format!("no output name {number}"))
+    }
+
+    pub(crate) fn template(&self, column: usize, number: u32) -> Result<&'a Template, String> {
+        let template = self.tables.columns.get(column).and_then(|all| all.get(number as usize));
+        template.ok_or_else(|| format!("no string {number} in column {column}"))
+    }
+
+    pub(crate) fn known(&self, number: u32) -> Result<&'a Known, String> {
+        self.known.get(number as usize).ok_or_else(|| format!("no derivation {number} before it"))
+    }
+
+    /// What is written for something that is mentioned.
+    pub(crate) fn text(&self, target: Target) -> Result<&'a str, String> {
+        match target {
+            Target::Plain(number) => match self.plain.get(number as usize) {
+                Some(path) => Ok(path),
+                None => Err(format!("no path {number}")),
+            },
+            Target::Derivation(number) => Ok(&self.known(number)?.rendered),
+            Target::Output { derivation, word } => {
+                let known = self.known(derivation)?;
+                let place = self.shape(known.shape)?.outputs.iter().position(|(w, _)| *w == word);
+                let output = place.and_then(|place| known.outputs.get(place));
+                output
+                    .map(|output| &*output.text)
+                    .ok_or_else(|| format!("{} has no such output", known.rendered))
+            }
+        }
+    }
+
+    /// The inputs: what the strings mention, and what else the recipe says.
+    pub(crate) fn inputs(&self, recipe: &Recipe) -> Result<Inputs<'a>, String> {
+        let mut seen = HashSet::new();
+        let mut different: Vec<Target> = Vec::new();
+        for target in &recipe.mentions {
+            if seen.insert(*target) {
+                different.push(*target);
+            }
+        }
+        let mut dropped = recipe.dropped.iter().copied().peekable();
+        let mut inputs = Inputs { derivations: BTreeMap::new(), sources: Vec::new() };
+        for (target, place) in different.iter().zip(0..) {
+            if dropped.next_if_eq(&place).is_none() {
+                self.add_input(&mut inputs, *target)?;
+            }
+        }
+        if dropped.next().is_some() {
+            return Err("it leaves out an input that it does not mention".to_owned());
+        }
+        for target in &recipe.extra {
+            self.add_input(&mut inputs, *target)?;
+        }
+        inputs.sources.sort_unstable_by_key(|(path, _)| *path);
+        for (_, outputs) in inputs.derivations.values_mut() {
+            outputs.sort_unstable();
+        }
+        let twice =
+            inputs.sources.windows(2).any(|pair| matches!(pair, [(a, _), (b, _)] if a == b))
+                || inputs.derivations.values().any(|(_, outputs)| {
+                    outputs.windows(2).any(|pair| matches!(pair, [a, b] if a == b))
+                });
+        if twice { Err("it has an input twice".to_owned()) } else { Ok(inputs) }
+    }
+
+    fn add_input(&self, inputs: &mut Inputs<'a>, target: Target) -> Result<(), String> {
+        match target {
+            Target::Output { derivation, word } => {
+                self.text(target)?;
+                let path = &*self.known(derivation)?.rendered;
+                let (_, outputs) =
+                    inputs.derivations.entry(path).or_insert_with(|| (derivation, Vec::new()));
+                outputs.push(self.word(word)?);
+            }
+            source => inputs.sources.push((self.text(source)?, source)),
+        }
+        Ok(())
+    }
+
+    /// What stands for each input in a hash, or `None` where one is not known before building.
+    pub(crate) fn hashes(
+        &self,
+        inputs: &Inputs<'a>,
+    ) -> Result<Option<BTreeMap<DerivationModuloHash, Vec<&'a str>>>, String> {
+        let mut hashes = BTreeMap::new();
+        for (path, (number, outputs)) in &inputs.derivations {
+            match self.known(*number)?.identity {
+                Identity::Regular(hash) => hashes.insert(hash, outputs.clone()),
+                Identity::Fixed(hash) if outputs.as_slice() == ["out"] => {
+                    hashes.insert(hash, outputs.clone())
+                }
+                Identity::Fixed(_) => return Err(format!("{path} has only the output out")),
+                Identity::Deferred => return Ok(None),
+            };
+        }
+        Ok(Some(hashes))
+    }
+}
+
+/// One derivation, to be written in any form.
+pub(crate) struct Text<'a> {
+    pub(crate) context: &'a Context<'a>,
+    pub(crate) recipe: &'a Recipe,
+    pub(crate) shape: &'a Shape,
+    pub(crate) name: &'a [u8],
+    pub(crate) inputs: &'a Inputs<'a>,
+    pub(crate) hashes: &'a BTreeMap<DerivationModuloHash, Vec<&'a str>>,
+}
+
+impl Text<'_> {
+    /// Writes it; `own` are its outputs, empty as long as they are not known.
+    pub(crate) fn write(
+        &self,
+        form: Form,
+        own: &[KnownOutput],
+        out: &mut Vec<u8>,
+    ) -> Result<(), String> {
+        out.extend(b"Derive([");
+        for (place, (word, kind)) in self.shape.outputs.iter().enumerate() {
+            out.extend(if place > 0 { &b",(\""[..] } else { b"(\"" });
+            out.extend(self.context.word(*word)?.as_bytes());
+            out.extend(b"\",\"");
+            if form != Form::Masked {
+                out.extend(path_of(own.get(place)));
+            }
+            out.extend(b"\",\"");
+            self.write_kind(*kind, out);
+            out.extend(b"\")");
+        }
+        out.extend(b"],[");
+        self.write_inputs(form, out);
+        out.extend(b"],[");
+        write_list(out, self.inputs.sources.iter().map(|(path, _)| path.as_bytes()));
+        out.extend(b"],\"");
+        let mut mentions = self.recipe.mentions.iter().copied();
+        let mut values = self.recipe.values.iter().copied();
+        let mut next = |column: usize, own: Option<&KnownOutput>, out: &mut Vec<u8>| {
+            let number = values.next().ok_or("a string is missing")?;
+            let template = self.context.template(column, number)?;
+            self.expand(template, &mut mentions, own, out)
+        };
+        next(column::NAME, None, &mut Vec::new())?;
+        next(column::SYSTEM, None, out)?;
+        out.extend(b"\",\"");
+        next(column::BUILDER, None, out)?;
+        out.extend(b"\",[");
+        let before = out.len();
+        out.push(b'"');
+        next(column::ARGUMENTS, None, out)?;
+        // Each argument ends with what begins the next: too much behind the last.
+        let after = out.len();
+        out.truncate(if after == before + 1 { before } else { after - 2 });
+        out.extend(b"],[");
+        let mut hidden = Vec::new();
+        for (place, key) in self.shape.keys.iter().enumerate() {
+            let text = self.context.tables.keys.get(*key as usize).ok_or("a key is missing")?;
+            out.extend(if place > 0 { &b",(\""[..] } else { b"(\"" });
+            out.extend(text.iter());
+            out.extend(b"\",\"");
+            let output = self.own_output(text, own)?;
+            if form == Form::Masked && output.is_some() {
+                hidden.clear();
+                next(column_of(*key), output.flatten(), &mut hidden)?;
+            } else {
+                next(column_of(*key), output.flatten(), out)?;
+            }
+            out.extend(b"\")");
+        }
+        out.extend(b"])");
+        Ok(())
+    }
+
+    /// The output of this name, if there is one, and what is known of it.
+    fn own_output<'b>(
+        &self,
+        key: &[u8],
+        own: &'b [KnownOutput],
+    ) -> Result<Option<Option<&'b KnownOutput>>, String> {
+        for (place, (word, _)) in self.shape.outputs.iter().enumerate() {
+            if self.context.word(*word)?.as_bytes() == key {
+                return Ok(Some(own.get(place)));
+            }
+        }
+        Ok(None)
+    }
+
+    fn write_kind(&self, kind: Kind, out: &mut Vec<u8>) {
+        let addressed = |out: &mut Vec<u8>, by: Addressing| {
+            out.extend(by.prefix().as_bytes());
+            out.extend(by.algorithm.as_str().as_bytes());
+            out.extend(b"\",\"");
+        };
+        match kind {
+            Kind::InputAddressed | Kind::Deferred => out.extend(b"\",\""),
+            Kind::Floating(by) => addressed(out, by),
+            Kind::Impure(by) => {
+                addressed(out, by);
+                out.extend(b"impure");
+            }
+            Kind::Fixed(by) => {
+                addressed(out, by);
+                put_hex(out, &self.recipe.digest);
+            }
+        }
+    }
+
+    fn write_inputs(&self, form: Form, out: &mut Vec<u8>) {
+        let mut hex = Vec::new();
+        let mut first = true;
+        let mut put = |input: &[u8], outputs: &[&str]| {
+            out.extend(if std::mem::take(&mut first) { &b"(\""[..] } else { b",(\"" });
+            out.extend(input);
+            out.extend(b"\",[");
+            write_list(out, outputs.iter().map(|output| output.as_bytes()));
+            out.extend(b"])");
+        };
+        if form == Form::File {
+            self.inputs
+                .derivations
+                .iter()
+                .for_each(|(path, (_, outputs))| put(path.as_bytes(), outputs));
+        } else {
+            for (hash, outputs) in self.hashes {
+                hex.clear();
+                put_hex(&mut hex, hash.as_bytes());
+                put(&hex, outputs);
+            }
+        }
+    }
+
+    fn expand(
+        &self,
+        template: &Template,
+        mentions: &mut impl Iterator<Item = Target>,
+        own: Option<&KnownOutput>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), String> {
+        if template.is_text && out.len() + template.bytes.len() <= limit::DERIVATION {
+            out.extend_from_slice(&template.bytes);
+            return Ok(());
+        }
+        let name = Name::new(self.name);
+        pieces(&template.bytes, |piece| {
+            match piece {
+                Piece::Text(text) => out.extend_from_slice(text),
+                Piece::Byte(byte) => out.push(byte),
+                Piece::Mention => {
+                    let target = mentions.next().ok_or("it mentions too little")?;
+                    out.extend_from_slice(self.context.text(target)?.as_bytes());
+                }
+                Piece::Placeholder(word) => {
+                    out.extend_from_slice(hash_placeholder(self.context.word(word)?).as_bytes());
+                }
+                Piece::OwnOutput => out.extend_from_slice(path_of(own)),
+                Piece::Name(token) => out.extend_from_slice(named(name, token)?),
+                Piece::ArgumentEnd => out.extend_from_slice(b"\",\""),
+            }
+            // Here, as a token of one byte may stand for hundreds.
+            if out.len() > limit::DERIVATION {
+                return Err("it is longer than a derivation may be".to_owned());
+            }
+            Ok(())
+        })
+    }
+}
+
+fn path_of(output: Option<&KnownOutput>) -> &[u8] {
+    output.filter(|output| output.is_path).map_or(b"", |output| output.text.as_bytes())
+}
+
+fn write_list<'a>(out: &mut Vec<u8>, strings: impl Iterator<Item = &'a [u8]>) {
+    for (place, string) in strings.enumerate() {
+        out.extend(if place > 0 { &b",\""[..] } else { b"\"" });
+        out.extend(string);
+        out.push(b'"');
+    }
+}
+
+pub(crate) fn put_hex(out: &mut Vec<u8>, bytes: &[u8]) {
+    for byte in bytes {
+        let digit = |nibble: u8| if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 };
+        out.extend([digit(byte >> 4), digit(byte & 15)]);
+    }
+}

@@ -1,0 +1,111 @@
+//! Bundles as they are really written, and taken apart by hand.
+
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex};
+
+use ferry_bundle::{BundleWriter, PackOptions};
+use ferry_formats::keys::SecretKey;
+use ferry_store::progress::Silent;
+use ferry_store::{Store as _, copy};
+
+use crate::builder::{Section, number};
+use crate::objects::{Memory, Object, key};
+
+/// Bytes that a writer on another thread leaves.
+#[derive(Clone, Default)]
+struct Shared(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Shared {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A bundle as `ferry pack` makes it.
+pub(crate) fn packed(objects: &[Object]) -> Vec<u8> {
+    packed_from(&Memory::of(objects), objects, 9, vec![key()])
+}
+
+/// Everything in a store; the last of `objects` is the root.
+pub(crate) fn packed_from(
+    store: &Memory,
+    objects: &[Object],
+    level: i32,
+    sign_with: Vec<SecretKey>,
+) -> Vec<u8> {
+    let options = PackOptions {
+        set: "runtime".to_owned(),
+        roots: objects.last().map(|object| object.path().clone()).into_iter().collect(),
+        level,
+        sign_with,
+    };
+    let sink = Shared::default();
+    let directory = store.store_dir().clone();
+    let writer = BundleWriter::new(sink.clone(), "test".to_owned(), directory, options);
+    copy(store, &writer, store.infos(), &[], &Silent).unwrap();
+    std::mem::take(&mut *sink.0.lock().unwrap())
+}
+
+/// The sections of a bundle, `SIGN` without signatures.
+pub(crate) fn sections(bundle: &[u8]) -> Vec<Section> {
+    let mut rest = &bundle[12..];
+    let mut found = Vec::new();
+    while !rest.is_empty() {
+        let name: [u8; 4] = rest[..4].try_into().unwrap();
+        let length = u64::from_le_bytes(rest[4..12].try_into().unwrap()) as usize;
+        let contents = match &name {
+            b"SIGN" => [&rest[12..44], b"\0"].concat(),
+            _ => rest[12..12 + length].to_vec(),
+        };
+        found.push(Section::new(&name, contents));
+        rest = &rest[12 + length..];
+    }
+    found
+}
+
+/// Where a section with streams in it has them, decompressed.
+pub(crate) fn streams(section: &[u8]) -> [Vec<u8>; 3] {
+    let mut rest = section;
+    let sizes: Vec<(usize, usize)> =
+        (0..3).map(|_| (take_number(&mut rest), take_number(&mut rest))).collect();
+    std::array::from_fn(|number| {
+        let (plain, size) = sizes[number];
+        let (stream, behind) = rest.split_at(size);
+        rest = behind;
+        if plain == size { stream.to_vec() } else { zstd::bulk::decompress(stream, plain).unwrap() }
+    })
+}
+
+/// A section with these streams, stored as they are.
+pub(crate) fn stored(streams: &[Vec<u8>; 3]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for stream in streams {
+        number(&mut out, stream.len() as u64);
+        number(&mut out, stream.len() as u64);
+    }
+    streams.iter().for_each(|stream| out.extend(stream));
+    out
+}
+
+pub(crate) fn take_number(bytes: &mut &[u8]) -> usize {
+    let mut number = 0;
+    for shift in (0..).step_by(7) {
+        let (byte, rest) = bytes.split_first().unwrap();
+        *bytes = rest;
+        number |= usize::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            break;
+        }
+    }
+    number
+}
+
+/// How many derivations a bundle has in coded form.
+pub(crate) fn coded(bundle: &[u8]) -> usize {
+    let section = sections(bundle).into_iter().find(|section| &section.name == b"DRVS").unwrap();
+    take_number(&mut streams(&section.contents)[0].as_slice())
+}

@@ -17,6 +17,8 @@ use crate::{Options, program};
 /// The parts of the benchmark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Name {
+    /// What a large graph needs: queries of it
+    Graph,
     /// The recipe of a large graph, packed
     RecipeOut,
     /// The same, loaded
@@ -67,6 +69,7 @@ impl Bench {
     /// Measures one part.
     pub(crate) fn section(&self, name: Name) -> Vec<Section> {
         match name {
+            Name::Graph => vec![self.graph()],
             Name::RecipeOut => vec![self.recipe_out()],
             Name::RecipeIn => vec![self.recipe_in(), self.recipe_in_again()],
             Name::Large => [self.noise(), self.text()].map(|file| self.there_and_back(file)).into(),
@@ -127,6 +130,37 @@ impl Bench {
                 format!("200 trees of 104 files, about {} in all", crate::report::size(bytes));
             self.freight(name, |here| generate::add_mixed_trees(here, bytes))
         })
+    }
+
+    fn graph(&self) -> Section {
+        let recipe = self.recipe(self.options.drvs);
+        let (machine, root) = (&recipe.here, &recipe.roots[0]);
+        // Nobody should wait for the other end of a pipe.
+        let run = move |command: String| shell(machine, &format!("{command} >/dev/null")).measure();
+        let ferry = |command: &str| {
+            let script = command.replace('…', root);
+            Case::ferry(command, move || run(script.clone()))
+        };
+        let nix = |command: &str, against: &str| {
+            let script = command.replace('…', root);
+            Case::peer(command, against, move || run(script.clone()))
+        };
+        let closure = "ferry deps run --closure …";
+        let build = "ferry query 'closure(build, …)'";
+        let immediate = "ferry deps run …";
+        let referrers = "ferry query 'rdeps(run, all(), …)'";
+        let cases = vec![
+            ferry(closure),
+            nix("nix-store --query --requisites …", closure),
+            ferry(build),
+            nix("nix derivation show -r …", build),
+            ferry(immediate),
+            nix("nix-store --query --references …", immediate),
+            ferry(referrers),
+            ferry("ferry query 'fods(closure(build, …))'"),
+            ferry("ferry size …"),
+        ];
+        section(format!("Graph: {}", recipe.name), "bytes", self.options.runs, cases)
     }
 
     fn recipe_out(&self) -> Section {

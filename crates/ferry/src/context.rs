@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ferry_bundle::Bundle;
+use ferry_formats::StoreDir;
 use ferry_formats::keys::{PublicKey, SecretKey, parse_public_key};
 use ferry_store::daemon::DaemonOptions;
+use ferry_store::http::HttpOptions;
 use ferry_store::nix_conf::NixConf;
 use ferry_store::trust::TrustPolicy;
 use ferry_store::uri::{OpenStore, Purpose, StoreUri, Surroundings};
@@ -14,6 +16,7 @@ use ferry_store::uri::{OpenStore, Purpose, StoreUri, Surroundings};
 use crate::bars::Bars;
 use crate::cli::{Global, Trust};
 use crate::failure::Failure;
+use crate::network::http_options;
 use crate::output::Talk;
 
 /// What every command has at hand.
@@ -94,6 +97,27 @@ impl Context {
         };
         let scratch = env::temp_dir();
         Ok(StoreUri::parse(uri, purpose, &self.surroundings)?.open(trust, options, scratch))
+    }
+
+    /// How to send requests to `address`.
+    pub(crate) fn http_options(&self, address: &str) -> Result<HttpOptions, Failure> {
+        http_options(&self.conf, address)
+    }
+
+    /// The directory that store paths begin with where no store says so.
+    pub(crate) fn store_dir(&self) -> Result<StoreDir, Failure> {
+        match &self.surroundings.store_dir {
+            None => Ok(StoreDir::default()),
+            Some(text) => StoreDir::new(text.clone())
+                .map_err(|error| Failure::usage(format!("NIX_STORE_DIR: {error}"))),
+        }
+    }
+
+    /// Where answers from the network are kept, if there is a home.
+    pub(crate) fn cache_directory() -> Option<PathBuf> {
+        let home = || env::home_dir().map(|home| home.join(".cache"));
+        let cache = env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(home);
+        cache.map(|cache| cache.join("ferry"))
     }
 
     /// Where roots are kept that a daemon is told about.

@@ -66,7 +66,7 @@ pub(crate) fn evaluate(
             match installable::parse(&line, store_dir, working_directory)? {
                 // Nix prints no output where it means the default one.
                 Parsed::Installable(Installable::Path(path)) if path.is_derivation() => {
-                    Ok(Installable::Outputs(path, Outputs::Default))
+                    Ok(Installable::outputs(path, Outputs::Default))
                 }
                 Parsed::Installable(installable) => Ok(installable),
                 Parsed::NeedsEvaluation => {

@@ -1,15 +1,19 @@
 //! How a failure is told: what went wrong, what to do next, and the exit code.
 
+use std::error::Error as _;
 use std::fmt;
 use std::io::ErrorKind;
 use std::process::ExitCode;
 
 use ferry_bundle::BundleError;
+use ferry_graph::query::QueryError;
+use ferry_graph::{GraphError, Missing};
 use ferry_store::Error;
 
 use crate::output::harmless;
 
 /// A command that failed.
+#[derive(Debug)]
 pub(crate) struct Failure {
     message: String,
     hint: Option<String>,
@@ -40,6 +44,24 @@ impl Failure {
         self
     }
 
+    /// A query without an answer: shown where it stands, with the advice that its cause has.
+    pub(crate) fn asked(error: &QueryError) -> Self {
+        let shown = Self::new(error.render());
+        let Some(cause) = error.source() else { return Self::usage(shown.message) };
+        let store_error = match cause.downcast_ref::<GraphError>() {
+            Some(GraphError::Source { source, .. }) => source.downcast_ref::<Error>(),
+            _ => cause.downcast_ref::<Error>(),
+        };
+        match (cause.downcast_ref::<Self>(), store_error) {
+            (Some(failure), _) => Self { hint: failure.hint.clone(), code: failure.code, ..shown },
+            (None, Some(error)) => {
+                let (hint, code) = store_hint(error);
+                Self { hint, code, ..shown }
+            }
+            (None, None) => shown,
+        }
+    }
+
     /// Prints it to standard error.
     #[allow(clippy::print_stderr)]
     pub(crate) fn report(&self) -> ExitCode {
@@ -51,6 +73,21 @@ impl Failure {
             eprintln!("ferry: hint: {}", harmless(hint));
         }
         ExitCode::from(self.code)
+    }
+}
+
+// A query hands the failures of what it asks through.
+impl fmt::Display for Failure {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+impl From<GraphError> for Failure {
+    fn from(error: GraphError) -> Self {
+        Error::from(error).into()
     }
 }
 
@@ -125,12 +162,8 @@ fn store_hint(error: &Error) -> (Option<String>, u8) {
             "the object is damaged where it comes from; `nix-store --verify-path` and \
              `nix-store --repair-path` mend a store"
         }
-        Error::NotBuilt { derivation, .. } => {
-            // The one command for this that every version of Nix has.
-            return (Some(format!("build it first: nix-store --realise {derivation}")), FAILED);
-        }
-        Error::NoDeriver { .. } => {
-            "name its `.drv`, or take the path itself with --set runtime or --also"
+        Error::MissingFacts { missing, .. } => {
+            return (missing.first().and_then(missing_hint), FAILED);
         }
         Error::BadUri { .. } | Error::BadInstallable { .. } => return (None, USAGE),
         Error::Io { source, .. } if source.kind() == ErrorKind::StorageFull => MAKE_ROOM,
@@ -144,4 +177,24 @@ fn store_hint(error: &Error) -> (Option<String>, u8) {
         _ => return (None, FAILED),
     };
     (Some(hint.to_owned()), FAILED)
+}
+
+/// What to do about a fact that is missing.
+fn missing_hint(missing: &Missing) -> Option<String> {
+    let hint = match missing {
+        Missing::Object { output_of: Some((derivation, _)), .. } => {
+            // The one command for this that every version of Nix has.
+            return Some(format!("build it first: nix-store --realise {derivation}"));
+        }
+        Missing::Object { .. } | Missing::Derivation(_) => {
+            "build or fetch it first, or name another store with --store"
+        }
+        Missing::Deriver { .. } => {
+            "name its `.drv`, or take the path itself with --set runtime or --also"
+        }
+        Missing::Output(_) => "build it first, and name its path",
+        Missing::Evaluation(_) => "give a recorded evaluation of it with --trace",
+        _ => return None,
+    };
+    Some(hint.to_owned())
 }

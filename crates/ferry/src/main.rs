@@ -12,8 +12,12 @@ mod commands;
 mod context;
 mod evaluate;
 mod failure;
+mod installables;
+mod network;
 mod output;
+mod queries;
 mod sink;
+mod sources;
 mod unfinished;
 
 use std::process::ExitCode;

@@ -1,7 +1,7 @@
 //! Text for people, JSON for programs.
 
 use std::borrow::Cow;
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, BufWriter, IsTerminal as _, Write as _};
 
 use serde_json::{Value, json};
 
@@ -19,6 +19,22 @@ pub(crate) fn line(text: &[u8]) -> Result<(), Failure> {
         Cow::Borrowed(text)
     };
     written(out.write_all(&shown).and_then(|()| out.write_all(b"\n")))
+}
+
+/// Prints records of data: lines or, for programs that want it so, ended by a NUL byte each.
+pub(crate) fn records<T: AsRef<[u8]>>(
+    texts: impl IntoIterator<Item = T>,
+    null: bool,
+) -> Result<(), Failure> {
+    if io::stdout().is_terminal() {
+        return texts.into_iter().try_for_each(|text| line(text.as_ref()));
+    }
+    // Not a system call a line: there may be many.
+    let mut out = BufWriter::with_capacity(1 << 16, io::stdout().lock());
+    let end: &[u8] = if null { b"\0" } else { b"\n" };
+    let mut write = |text: T| out.write_all(text.as_ref()).and_then(|()| out.write_all(end));
+    let outcome = texts.into_iter().try_for_each(&mut write);
+    written(outcome.and_then(|()| out.flush()))
 }
 
 /// Text from a bundle or a daemon may hold control characters, which a terminal obeys; they are

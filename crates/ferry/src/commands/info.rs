@@ -1,6 +1,5 @@
 //! `ferry info`: what a bundle says about itself.
 
-use ferry_bundle::VERSION;
 use ferry_store::Store as _;
 use serde_json::json;
 
@@ -23,7 +22,7 @@ pub(crate) fn run(context: &Context, options: &Info) -> Result<(), Failure> {
         return output::json(json!({
             "bundle": options.file,
             "bundleSize": file_size,
-            "formatVersion": VERSION,
+            "formatVersion": bundle.format_version(),
             "storeDir": manifest.store_dir,
             "set": manifest.set,
             "roots": roots,
@@ -35,7 +34,7 @@ pub(crate) fn run(context: &Context, options: &Info) -> Result<(), Failure> {
         }));
     }
     let mut lines = vec![
-        format!("format version:  {VERSION}"),
+        format!("format version:  {}", bundle.format_version()),
         format!("store directory: {}", manifest.store_dir),
         format!("set:             {}", manifest.set),
     ];

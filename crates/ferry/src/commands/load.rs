@@ -1,10 +1,11 @@
 //! `ferry load`: what is in a bundle, into a store.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use ferry_bundle::{Bundle, Manifest};
 use ferry_formats::StorePath;
+use ferry_store::closure::unreferenced;
 use ferry_store::copy::require_same_directory;
 use ferry_store::daemon::{Address, DaemonStore};
 use ferry_store::local::{Layout, replace_symlink};
@@ -31,7 +32,6 @@ pub(crate) fn run(context: &Context, options: &Load) -> Result<(), Failure> {
     if options.require_signature {
         bundle.require_signature(&context.trust(&options.trust)?.trusted_public_keys)?;
     }
-    let roots = bundle.manifest().root_paths();
 
     require_same_directory(&bundle, store.destination())?;
     // Before anything is loaded: afterwards would leave a moment in which it can be collected. A
@@ -39,7 +39,7 @@ pub(crate) fn run(context: &Context, options: &Load) -> Result<(), Failure> {
     let kept = if options.no_root {
         Roots::default()
     } else {
-        Roots::make(&store, &root_name(options, bundle.manifest())?, &roots)?
+        Roots::make(&store, &root_name(options, bundle.manifest())?, &to_keep(&bundle))?
     };
     let offered: BTreeMap<_, _> =
         bundle.path_infos().iter().map(|info| (info.path.clone(), info.clone())).collect();
@@ -47,6 +47,15 @@ pub(crate) fn run(context: &Context, options: &Load) -> Result<(), Failure> {
         .inspect_err(|_| kept.unmake())?;
 
     tell(context, options, &bundle, &store, &kept.links, &report)
+}
+
+/// What has to be kept so that all of the bundle is: what was packed, and what nothing in it
+/// refers to, such as a download.
+fn to_keep(bundle: &Bundle) -> Vec<StorePath> {
+    let mut kept = bundle.manifest().root_paths();
+    let known: BTreeSet<StorePath> = kept.iter().cloned().collect();
+    kept.extend(unreferenced(bundle.path_infos()).into_iter().filter(|path| !known.contains(path)));
+    kept
 }
 
 /// What the roots are kept under: the name given, or that of the first thing packed.

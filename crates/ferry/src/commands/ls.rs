@@ -37,12 +37,11 @@ fn list_paths(context: &Context, options: &Ls, bundle: &Bundle) -> Result<(), Fa
         let paths: Vec<Value> = bundle.path_infos().iter().map(describe).collect();
         return output::json(json!({ "paths": paths }));
     }
-    for info in bundle.path_infos() {
+    let lines = bundle.path_infos().iter().map(|info| {
         let path = store_dir.render_path(&info.path);
-        let line = if options.long { format!("{:>12} {path}", info.nar_size) } else { path };
-        output::line(line.as_bytes())?;
-    }
-    Ok(())
+        if options.long { format!("{:>12} {path}", info.nar_size) } else { path }
+    });
+    output::records(lines, false)
 }
 
 fn list_files(context: &Context, options: &Ls, bundle: &Bundle, text: &str) -> Result<(), Failure> {
@@ -62,10 +61,7 @@ fn list_files(context: &Context, options: &Ls, bundle: &Bundle, text: &str) -> R
         let entries: Vec<Value> = shown.iter().map(entry_json).collect();
         return output::json(json!({ "entries": entries }));
     }
-    for entry in &shown {
-        output::line(&entry_line(entry, options.long))?;
-    }
-    Ok(())
+    output::records(shown.iter().map(|entry| entry_line(entry, options.long)), false)
 }
 
 /// The store path, and what comes behind it.

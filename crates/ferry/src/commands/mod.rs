@@ -1,10 +1,14 @@
 //! A module a command.
 
+mod deps;
 mod info;
 mod load;
 mod ls;
 mod pack;
+mod query;
+mod size;
 mod verify;
+mod why;
 
 use clap::CommandFactory as _;
 
@@ -17,6 +21,10 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
     let context = Context::new(&arguments.global)?;
     match arguments.command {
         Command::Pack(options) => pack::run(&context, &options),
+        Command::Query(options) => query::run(&context, &options),
+        Command::Deps(options) => deps::run(&context, &options),
+        Command::Why(options) => why::run(&context, &options),
+        Command::Size(options) => size::run(&context, &options),
         Command::Verify(options) => verify::run(&context, &options),
         Command::Ls(options) => ls::run(&context, &options),
         Command::Info(options) => info::run(&context, &options),

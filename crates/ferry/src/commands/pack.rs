@@ -1,19 +1,23 @@
 //! `ferry pack`: what an installable needs, in one file.
 
 use ferry_bundle::{BundleWriter, PackOptions};
-use ferry_store::installable::{self, Installable, Parsed};
+use ferry_graph::Explorer;
+use ferry_store::installable::Installable;
 use ferry_store::selection::{self, Selection};
 use ferry_store::trust::TrustPolicy;
-use ferry_store::uri::Purpose;
-use ferry_store::{CopyReport, Error, Protection, Store, copy};
+use ferry_store::uri::{OpenStore, Purpose};
+use ferry_store::{CopyReport, Error, Protection, copy};
 use serde_json::json;
 
 use crate::cli::Pack;
 use crate::context::{Context, secret_keys};
-use crate::evaluate::{self, Expression};
+use crate::evaluate::Expression;
 use crate::failure::Failure;
+use crate::installables::Installables;
 use crate::output;
+use crate::queries::Queries;
 use crate::sink::Sink;
+use crate::sources::add_traces;
 
 pub(crate) fn run(context: &Context, options: &Pack) -> Result<(), Failure> {
     let sink = Sink::new(&options.output)?;
@@ -26,14 +30,19 @@ pub(crate) fn run(context: &Context, options: &Pack) -> Result<(), Failure> {
     let opened = context.open_store(&options.store, Purpose::Read, trust, false, &[])?;
     let store = opened.store();
 
-    let named = named_installables(context, options, store)?;
-    let also = options
-        .also
-        .iter()
-        .map(|text| one_installable(context, options, store, text))
-        .collect::<Result<Vec<_>, _>>()?
-        .concat();
-    let selection = selection::select(store, options.set, &named, &also)?;
+    let installables =
+        Installables { context, store_dir: store.store_dir(), store: &options.store };
+    let named = match (&options.file, &options.expr) {
+        (Some(file), _) => {
+            installables.evaluated(&Expression::File(file, &options.installables))?
+        }
+        (_, Some(text)) => {
+            installables.evaluated(&Expression::Text(text, &options.installables))?
+        }
+        _ => installables.all(&options.installables)?,
+    };
+    let also = installables.all(&options.also)?;
+    let selection = selected(context, options, &opened, &named, &also)?;
     let paths: Vec<_> = selection.infos.keys().cloned().collect();
     let _protection = match store.protect(&paths) {
         // Without it a collection meanwhile makes packing fail, and harms nothing.
@@ -48,7 +57,7 @@ pub(crate) fn run(context: &Context, options: &Pack) -> Result<(), Failure> {
 
     let Selection { roots, infos } = selection;
     let pack_options = PackOptions {
-        set: options.set.to_string(),
+        set: options.set.clone(),
         roots: roots.clone(),
         level: options.level.zstd(),
         sign_with: keys.clone(),
@@ -63,7 +72,7 @@ pub(crate) fn run(context: &Context, options: &Pack) -> Result<(), Failure> {
         output::json(json!({
             "bundle": options.output,
             "bundleSize": size,
-            "set": options.set.to_string(),
+            "set": options.set,
             "roots": roots.iter().map(|root| store.store_dir().render_path(root)).collect::<Vec<_>>(),
             "paths": report.added,
             "narSize": report.nar_size,
@@ -72,50 +81,22 @@ pub(crate) fn run(context: &Context, options: &Pack) -> Result<(), Failure> {
     Ok(())
 }
 
-fn named_installables(
+/// What is carried of what was named.
+fn selected(
     context: &Context,
     options: &Pack,
-    store: &dyn Store,
-) -> Result<Vec<Installable>, Failure> {
-    let expression = match (&options.file, &options.expr) {
-        (Some(file), _) => Expression::File(file, &options.installables),
-        (_, Some(text)) => Expression::Text(text, &options.installables),
-        _ => {
-            let named = options
-                .installables
-                .iter()
-                .map(|text| one_installable(context, options, store, text))
-                .collect::<Result<Vec<_>, _>>()?;
-            return Ok(named.concat());
-        }
-    };
-    evaluated(context, options, store, &expression)
-}
-
-fn one_installable(
-    context: &Context,
-    options: &Pack,
-    store: &dyn Store,
-    text: &str,
-) -> Result<Vec<Installable>, Failure> {
-    let working_directory = &context.surroundings.working_directory;
-    match installable::parse(text, store.store_dir(), working_directory)? {
-        Parsed::Installable(installable) => Ok(vec![installable]),
-        Parsed::NeedsEvaluation => evaluated(context, options, store, &Expression::Flake(text)),
-    }
-}
-
-fn evaluated(
-    context: &Context,
-    options: &Pack,
-    store: &dyn Store,
-    expression: &Expression<'_>,
-) -> Result<Vec<Installable>, Failure> {
-    // A command is an address of ours that Nix does not know; its own default is the same store.
-    let known_to_nix = options.store != "auto" && !options.store.starts_with("exec:");
-    let address = known_to_nix.then_some(options.store.as_str());
-    let working_directory = &context.surroundings.working_directory;
-    evaluate::evaluate(expression, address, store.store_dir(), working_directory)
+    opened: &OpenStore,
+    named: &[Installable],
+    also: &[Installable],
+) -> Result<Selection, Failure> {
+    let store = opened.store();
+    let mut explorer = Explorer::new(store.store_dir().clone());
+    explorer.add_source(opened.facts());
+    add_traces(&mut explorer, context, &options.trace)?;
+    let mut queries = Queries::new(context, explorer, &options.store);
+    let set = queries.evaluate_set(&options.query_file, &options.set, named)?;
+    queries.settle(false)?;
+    Ok(selection::select(store, &mut queries.explorer, &set, named, also)?)
 }
 
 fn summarise(context: &Context, options: &Pack, report: &CopyReport, size: Option<u64>) {

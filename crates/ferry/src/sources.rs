@@ -1,0 +1,138 @@
+//! The stores and files that the facts of the dependency graph come from.
+
+use std::path::PathBuf;
+
+use ferry_bundle::Bundle;
+use ferry_formats::StoreDir;
+use ferry_graph::Explorer;
+use ferry_store::Store;
+use ferry_store::facts::{BinaryCache, ReferencesGraph, StoreFacts, Trace, Unfinished};
+use ferry_store::trust::TrustPolicy;
+use ferry_store::uri::{OpenStore, Purpose};
+
+use crate::cli::Sources;
+use crate::context::Context;
+use crate::failure::Failure;
+
+/// The store that is asked where nothing is named.
+const DEFAULT_STORE: &str = "auto";
+
+/// One store, opened.
+pub(crate) enum OpenSource {
+    Store(OpenStore),
+    Bundle(Box<Bundle>),
+    /// The address of a binary cache.
+    Cache(String),
+}
+
+impl OpenSource {
+    /// Opens the store, bundle or cache with this address.
+    pub(crate) fn open(context: &Context, address: &str) -> Result<Self, Failure> {
+        if ["http://", "https://", "file://"].iter().any(|scheme| address.starts_with(scheme)) {
+            return Ok(Self::Cache(address.to_owned()));
+        }
+        let file = context.surroundings.working_directory.join(address);
+        if file.is_file() {
+            return Ok(Self::Bundle(Box::new(Bundle::open(&file)?)));
+        }
+        // Nothing is written to it.
+        let trust = TrustPolicy::accept_all();
+        context.open_store(address, Purpose::Read, trust, false, &[]).map(Self::Store)
+    }
+
+    /// As a store that has objects in it; a cache is asked for its facts only.
+    pub(crate) fn store(&self) -> Option<&dyn Store> {
+        match self {
+            Self::Store(store) => Some(store.store()),
+            Self::Bundle(bundle) => Some(bundle.as_ref()),
+            Self::Cache(_) => None,
+        }
+    }
+
+    /// Adds what it knows.
+    pub(crate) fn add_to<'a>(
+        &'a self,
+        context: &Context,
+        explorer: &mut Explorer<'a>,
+    ) -> Result<(), Failure> {
+        match self {
+            Self::Store(store) => explorer.add_source(store.facts()),
+            Self::Bundle(bundle) => explorer.add_source(Box::new(StoreFacts::new(bundle.as_ref()))),
+            Self::Cache(address) => {
+                let store_dir = explorer.graph().store_dir().clone();
+                let kept = Context::cache_directory().map(|cache| cache.join("narinfos"));
+                let options = context.http_options(address)?;
+                let cache = BinaryCache::new(address, &store_dir, &options, kept.as_deref());
+                explorer.add_source(Box::new(cache.map_err(Failure::new)?));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Everything that a query's options name.
+pub(crate) struct OpenSources<'o> {
+    options: &'o Sources,
+    /// In the order in which they are believed.
+    pub(crate) stores: Vec<OpenSource>,
+    /// The address of the first of them, if it is one where Nix may put what it evaluates.
+    pub(crate) address: String,
+    pub(crate) store_dir: StoreDir,
+}
+
+impl<'o> OpenSources<'o> {
+    pub(crate) fn open(context: &Context, options: &'o Sources) -> Result<Self, Failure> {
+        let mut addresses = options.store.clone();
+        if addresses.is_empty() && options.references_graph.is_empty() {
+            addresses.push(DEFAULT_STORE.to_owned());
+        }
+        let stores = addresses
+            .iter()
+            .map(|address| OpenSource::open(context, address))
+            .collect::<Result<Vec<_>, _>>()?;
+        let store_dir = match stores.iter().find_map(OpenSource::store) {
+            Some(store) => store.store_dir().clone(),
+            None => context.store_dir()?,
+        };
+        let local = stores.iter().zip(&addresses).find_map(|(source, address)| match source {
+            OpenSource::Store(_) => Some(address.clone()),
+            _ => None,
+        });
+        let address = local.unwrap_or_else(|| DEFAULT_STORE.to_owned());
+        Ok(Self { options, stores, address, store_dir })
+    }
+
+    /// A graph to be filled from all of them.
+    pub(crate) fn explorer(&self, context: &Context) -> Result<Explorer<'_>, Failure> {
+        let mut explorer = Explorer::new(self.store_dir.clone());
+        for store in &self.stores {
+            store.add_to(context, &mut explorer)?;
+        }
+        for file in &self.options.references_graph {
+            let graph = ReferencesGraph::read(file, &self.store_dir).map_err(Failure::new)?;
+            explorer.add_source(Box::new(graph));
+        }
+        add_traces(&mut explorer, context, &self.options.trace)?;
+        Ok(explorer)
+    }
+}
+
+/// Adds recorded evaluations.
+pub(crate) fn add_traces(
+    explorer: &mut Explorer<'_>,
+    context: &Context,
+    files: &[PathBuf],
+) -> Result<(), Failure> {
+    let store_dir = explorer.graph().store_dir().clone();
+    for file in files {
+        let trace = Trace::read(file, &store_dir, Unfinished::Refuse).map_err(Failure::new)?;
+        if !trace.is_complete() {
+            context.talk.say(format!(
+                "{}: the recorder missed something: what evaluating needs may be more than this",
+                file.display()
+            ));
+        }
+        explorer.add_source(Box::new(trace));
+    }
+    Ok(())
+}

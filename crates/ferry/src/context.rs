@@ -22,6 +22,7 @@ use crate::output::Talk;
 /// What every command has at hand.
 pub(crate) struct Context {
     pub(crate) json: bool,
+    pub(crate) verbose: bool,
     pub(crate) talk: Talk,
     pub(crate) bars: Arc<Bars>,
     pub(crate) surroundings: Surroundings,
@@ -46,6 +47,7 @@ impl Context {
         }
         Ok(Self {
             json: global.json,
+            verbose: global.verbose > 0,
             talk: Talk { quiet: global.quiet },
             bars: Arc::new(Bars::new(global.quiet)),
             surroundings: Surroundings {

@@ -21,6 +21,8 @@ use crate::sources::OpenSource;
 
 /// Longest query file, in bytes.
 const LONGEST_QUERY: u64 = 1 << 20;
+/// How many missing facts a person is shown.
+const MISSING_SHOWN: usize = 20;
 /// How a query that is made for `ferry pack` begins: there `x` is what is packed.
 const PACKED: &str = "<what is packed>";
 const PACKED_IS_X: &str = "let x = \"<what is packed>\";";
@@ -102,11 +104,22 @@ impl<'a> Queries<'a> {
         if !partial {
             return Ok(selection::require_facts(&self.explorer)?);
         }
-        let sources = self.explorer.describe_sources();
-        for missing in self.explorer.missing() {
-            talk.say(format!("missing: {}", missing.tell(&sources)));
+        let missing = self.missing();
+        let shown = if self.outside.context.verbose { usize::MAX } else { MISSING_SHOWN };
+        for missing in missing.iter().take(shown) {
+            talk.say(format!("missing: {missing}"));
+        }
+        let more = missing.len().saturating_sub(shown);
+        if more > 0 {
+            talk.say(format!("missing: {more} more facts (--verbose lists all)"));
         }
         Ok(())
+    }
+
+    /// What is missing, a sentence each: for programs that take a partial answer.
+    pub(crate) fn missing(&self) -> Vec<String> {
+        let sources = self.explorer.describe_sources();
+        self.explorer.missing().map(|missing| missing.tell(&sources)).collect()
     }
 
     /// Prints nodes and the edges between them for Graphviz.

@@ -34,7 +34,8 @@ pub(crate) fn run(context: &Context, options: &Deps) -> Result<(), Failure> {
     };
     if context.json {
         let lists = found.iter().map(|(kind, set)| (kind.name().to_owned(), json!(rendered(set))));
-        return output::json(lists.collect::<Map<_, _>>().into());
+        let missing = ("missing".to_owned(), json!(queries.missing()));
+        return output::json(lists.chain([missing]).collect::<Map<_, _>>().into());
     }
     // Of one kind: paths alone, for the next program.
     let one = kinds.len() == 1;

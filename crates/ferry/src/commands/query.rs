@@ -42,7 +42,7 @@ pub(crate) fn run(context: &Context, options: &Query) -> Result<(), Failure> {
             })
         };
         let paths: Vec<Value> = nodes.iter().map(described).collect();
-        return output::json(json!({ "paths": paths }));
+        return output::json(json!({ "paths": paths, "missing": queries.missing() }));
     }
     let lines = nodes.into_iter().map(|node| {
         let path = graph.render(node);

@@ -18,8 +18,9 @@ pub(crate) fn run(context: &Context, options: &Why) -> Result<(), Failure> {
     let from = queries.installable(&options.from)?;
     let to = queries.installable(&options.to)?;
     let way = queries.explorer.shortest_way(&kinds, &from, &to)?;
-    queries.settle(options.sources.partial || way.is_some())?;
+    // A way that was found is one, whatever else is not known.
     let Some(steps) = way else {
+        queries.settle(options.sources.partial)?;
         if context.json {
             output::json(json!({ "steps": null }))?;
         }

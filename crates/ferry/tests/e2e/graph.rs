@@ -92,6 +92,18 @@ fn a_large_graph_is_what_nix_says_through_every_source() {
                 assert_eq!(asked(&["deps", "build", derivation]), wanted, "{store}");
             }
         }
+        // Nothing of it is built, which does not matter where there is a way.
+        let bottom = shown.0.keys().find(|path| path.contains("-stage")).expect("a first stage");
+        let why = ferry(&machine, ["why", &top, bottom]).succeed();
+        assert!(why.text().ends_with(bottom) && why.stderr.is_empty(), "{}", why.stderr);
+        // Where there is none, it does: a reference of what is not built could be one.
+        let unsure = ferry(&machine, ["why", bottom, &top]).fails();
+        assert!(unsure.stderr.contains("is not built"), "{}", unsure.stderr);
+        let sure = ferry(&machine, ["why", bottom, &top, "--kind", "build"]).fails();
+        assert!(sure.stderr.contains("does not need"), "{}", sure.stderr);
+        let partial = format!("closure(run, closure(build, {top}))");
+        let partial = ferry(&machine, ["query", "--partial", &partial]).succeed();
+        assert_eq!(partial.stderr.lines().count(), 21, "{}", partial.stderr);
         // Fixed-output derivations: those that have a hash for their output.
         let fixed = machine.command("sh").args([
             "-c",

@@ -151,7 +151,7 @@ fn json_is_what_is_promised_and_agrees_with_nix() {
         assert_eq!(packed.roots, roots);
 
         let told: Told = json(&machine, &["info", BUNDLE]);
-        assert_eq!((told.version, told.format_version), (1, 0));
+        assert_eq!((told.version, told.format_version), (1, 1));
         assert_eq!((told.bundle.as_str(), told.bundle_size), (BUNDLE, Some(bundle_size)));
         assert_eq!((told.store_dir.as_str(), told.set.as_str()), ("/nix/store", "recipe"));
         assert_eq!((told.paths, told.derivations), (all.len() as u64, 5));

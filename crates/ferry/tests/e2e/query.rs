@@ -58,6 +58,10 @@ fn what_is_missing_is_named() {
         let partial = ferry(machine, ["query", "--partial", &both]).succeed();
         assert_eq!(partial.text().trim(), top);
         assert!(partial.stderr.contains("ferry: missing: path"), "{}", partial.stderr);
+        let told = ferry(machine, ["query", "--partial", "--json", &both]).succeed();
+        let told: serde_json::Value = serde_json::from_slice(&told.stdout).expect("it is JSON");
+        assert_eq!(told["paths"].as_array().map(Vec::len), Some(1));
+        assert_eq!(told["missing"].as_array().map(Vec::len), Some(2));
 
         // A deriver that is gone.
         let deriver = query(machine, &["--deriver", fod]).concat();

@@ -30,8 +30,12 @@ fn missing(machine: &Machine, set: &str) -> Vec<String> {
     sorted(ferry(machine, ["query", &query]).ok().lines())
 }
 
+/// The one command of today for it; before 2.13 Nix had another.
 fn realise(machine: &Machine, derivation: &str) -> ferry_test_world::MachineCommand {
-    machine.command("nix-store").args(["--realise", derivation])
+    match machine.version() {
+        NixVersion::V2_8 => machine.command("nix-store").args(["--realise", derivation]),
+        _ => machine.command("nix").args(["build", "--no-link", &format!("{derivation}^*")]),
+    }
 }
 
 fn delete(machine: &Machine, path: &str) {

@@ -8,41 +8,20 @@
 #![allow(clippy::expect_used, clippy::print_stderr)]
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Read;
-use std::path::Path;
 
 use ferry_formats::derivation::{self, Derivation, OutputPaths};
 use ferry_formats::{StoreDir, StorePath};
 
-/// The derivations by store path, or `None`, loudly, where the data are not there.
-fn real_derivations() -> Option<BTreeMap<StorePath, Vec<u8>>> {
-    let archive = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../../shared/data/ekaos-minimal-drvs.tar.zst");
-    let Ok(file) = File::open(&archive) else {
-        eprintln!("NOT TESTED: the real derivations are not at {}", archive.display());
-        return None;
-    };
-    let mut archive = tar::Archive::new(zstd::Decoder::new(file).expect("a zstd file"));
-    let mut found = BTreeMap::new();
-    for entry in archive.entries().expect("a tar file") {
-        let mut entry = entry.expect("an entry");
-        let name = entry.path().expect("a name").into_owned();
-        let Some(base) = name.file_name().and_then(|base| base.to_str()) else { continue };
-        if !base.ends_with(".drv") {
-            continue;
-        }
-        let path = StorePath::from_basename(base.as_bytes()).expect("a store path");
-        let mut text = Vec::new();
-        entry.read_to_end(&mut text).expect("contents");
-        found.insert(path, text);
-    }
-    Some(found)
+/// The derivations by store path.
+fn by_path() -> Option<BTreeMap<StorePath, Vec<u8>>> {
+    let path = |base: String| StorePath::from_basename(base.as_bytes()).expect("a store path");
+    let texts = ferry_test_world::real_derivations()?;
+    Some(texts.into_iter().map(|(base, text)| (path(base), text)).collect())
 }
 
 #[test]
 fn each_is_written_as_it_was_read_and_has_the_paths_that_nix_gave_it() {
-    let Some(texts) = real_derivations() else { return };
+    let Some(texts) = by_path() else { return };
     assert_eq!(texts.len(), 1021);
     let store_dir = StoreDir::default();
     let mut outputs = OutputPaths::default();
@@ -67,7 +46,7 @@ fn each_is_written_as_it_was_read_and_has_the_paths_that_nix_gave_it() {
 
 #[test]
 fn a_derivation_with_one_wrong_output_path_is_refused() {
-    let Some(texts) = real_derivations() else { return };
+    let Some(texts) = by_path() else { return };
     let store_dir = StoreDir::default();
     let mut refused = 0;
     for (path, text) in texts.iter().take(100) {

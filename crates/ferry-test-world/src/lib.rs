@@ -9,6 +9,7 @@
 //! * [`Daemon`] is a real `nix-daemon` that runs on a machine.
 //! * [`Origin`] is the internet: an HTTP server on loopback that counts its requests.
 //! * [`crossing`], [`big_graph`] and [`trees`] fill a machine with something to carry.
+//! * [`real_derivations`] are those of a real small system, where they are at hand.
 //!
 //! ```no_run
 //! use ferry_test_world::{Machine, NixVersion, World};
@@ -29,6 +30,7 @@ mod machine;
 mod namespaces;
 mod origin;
 mod outcome;
+mod real_derivations;
 mod running;
 pub mod trees;
 mod version;
@@ -40,6 +42,7 @@ pub use daemon::Daemon;
 pub use machine::Machine;
 pub use origin::{Answer, Origin};
 pub use outcome::{Outcome, Usage};
+pub use real_derivations::real_derivations;
 pub use running::Running;
 // What Running::signal takes.
 pub use rustix::process::Signal;

@@ -7,9 +7,6 @@
 #![allow(clippy::print_stderr)]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io::Read as _;
-use std::path::Path;
 
 use ferry_formats::{StoreDir, StorePath, derivation, nar};
 
@@ -17,26 +14,11 @@ use crate::objects::{Memory, Object};
 use crate::packed::{coded, packed_from, sections};
 use crate::receiver::verify;
 
-fn real_derivations() -> Option<BTreeMap<StorePath, Vec<u8>>> {
-    let archive = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../../shared/data/ekaos-minimal-drvs.tar.zst");
-    let Ok(file) = File::open(&archive) else {
-        eprintln!("NOT TESTED: the real derivations are not at {}", archive.display());
-        return None;
-    };
-    let mut archive = tar::Archive::new(zstd::Decoder::new(file).unwrap());
-    let mut found = BTreeMap::new();
-    for entry in archive.entries().unwrap() {
-        let mut entry = entry.unwrap();
-        let name = entry.path().unwrap().into_owned();
-        let Some(base) = name.file_name().and_then(|base| base.to_str()) else { continue };
-        if base.ends_with(".drv") {
-            let mut text = Vec::new();
-            entry.read_to_end(&mut text).unwrap();
-            found.insert(StorePath::from_basename(base.as_bytes()).unwrap(), text);
-        }
-    }
-    Some(found)
+/// The derivations by store path.
+fn by_path() -> Option<BTreeMap<StorePath, Vec<u8>>> {
+    let path = |base: String| StorePath::from_basename(base.as_bytes()).expect("a store path");
+    let texts = ferry_test_world::real_derivations()?;
+    Some(texts.into_iter().map(|(base, text)| (path(base), text)).collect())
 }
 
 /// The derivations, and a stand-in for each source that they have: the right path, and a content
@@ -59,7 +41,7 @@ fn objects(texts: &BTreeMap<StorePath, Vec<u8>>) -> Vec<Object> {
 
 #[test]
 fn all_come_back_from_a_bundle_that_is_smaller_than_they_compress_to() {
-    let Some(texts) = real_derivations() else { return };
+    let Some(texts) = by_path() else { return };
     assert_eq!(texts.len(), 1021);
     let objects = objects(&texts);
     let store = Memory::of(&objects);

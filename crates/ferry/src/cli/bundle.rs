@@ -1,0 +1,80 @@
+//! Options of the commands that read bundles.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueHint};
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  Into this machine's store:
+    ferry load hello.ferry
+  Into a store of its own, where no Nix is installed:
+    ferry load hello.ferry --to /mnt/island";
+
+/// Which signatures count.
+#[derive(Args)]
+pub(crate) struct Trust {
+    /// Trust these public keys, besides those in nix.conf
+    #[arg(long, value_name = "KEY")]
+    pub(crate) trusted_public_key: Vec<String>,
+}
+
+#[derive(Args)]
+pub(crate) struct Verify {
+    /// The bundle; `-` is standard input
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub(crate) file: PathBuf,
+    #[command(flatten)]
+    pub(crate) trust: Trust,
+    /// Fail unless one of the trusted keys has signed the bundle
+    #[arg(long)]
+    pub(crate) require_signature: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct Ls {
+    /// The bundle; `-` is standard input
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub(crate) file: PathBuf,
+    /// A store path in it, or a file below one
+    pub(crate) path: Option<String>,
+    /// Show kinds and sizes
+    #[arg(short, long)]
+    pub(crate) long: bool,
+    /// List what is in directories too
+    #[arg(short = 'R', long)]
+    pub(crate) recursive: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct Info {
+    /// The bundle; `-` is standard input
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub(crate) file: PathBuf,
+}
+
+#[derive(Args)]
+pub(crate) struct Load {
+    /// The bundle; `-` is standard input
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub(crate) file: PathBuf,
+    /// The store to add to: `auto`, `local`, `daemon`, `unix://SOCKET`, `exec:COMMAND`, or the
+    /// root directory of a chroot store, which is made where there is none
+    #[arg(long, env = "NIX_REMOTE", default_value = "auto", value_name = "STORE")]
+    pub(crate) to: String,
+    /// Do not insist on signatures (a daemon obeys only users whom it trusts)
+    #[arg(long)]
+    pub(crate) no_check_sigs: bool,
+    #[command(flatten)]
+    pub(crate) trust: Trust,
+    /// Fail unless one of the trusted keys has signed the bundle
+    #[arg(long)]
+    pub(crate) require_signature: bool,
+    /// Name of the garbage collector root that keeps what is loaded (default: the name of the
+    /// first thing packed)
+    #[arg(long, value_name = "NAME", conflicts_with = "no_root")]
+    pub(crate) root: Option<String>,
+    /// Make no garbage collector root
+    #[arg(long)]
+    pub(crate) no_root: bool,
+}

@@ -1,0 +1,93 @@
+//! The command line's words. Help, man pages and completions all come from here.
+
+mod bundle;
+mod graph;
+mod pack;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueHint};
+use tracing_subscriber::EnvFilter;
+
+pub(crate) use self::bundle::{Info, Load, Ls, Trust, Verify};
+pub(crate) use self::graph::{Deps, Query, Size, SizeKind, Sources, Why};
+pub(crate) use self::pack::Pack;
+
+/// Carries Nix software across a gap in the network.
+///
+/// On the connected side, `pack` puts what a derivation needs into one file. On the isolated
+/// side, `verify` checks it and `load` adds it to a Nix store; then unmodified Nix builds or
+/// runs it with no network.
+#[derive(Parser)]
+#[command(name = "ferry", version, max_term_width = 100)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options of every command.
+#[derive(Args)]
+pub(crate) struct Global {
+    /// Print what was done as JSON on standard output
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Say nothing but errors
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub(crate) quiet: bool,
+    /// Say more; twice for still more
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+    /// Set a Nix setting, as in nix.conf (only those that concern stores are used)
+    #[arg(long, global = true, num_args = 2, value_names = ["NAME", "VALUE"])]
+    pub(crate) option: Vec<String>,
+}
+
+impl Arguments {
+    pub(crate) fn log_filter(&self) -> EnvFilter {
+        EnvFilter::new(match self.global.verbose {
+            0 => "off",
+            1 => "ferry_store=debug,ferry_bundle=debug",
+            _ => "debug",
+        })
+    }
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Put what an installable needs into one file
+    #[command(after_help = pack::EXAMPLES)]
+    Pack(Pack),
+    /// List what a query of the dependency graph answers
+    #[command(after_help = graph::EXAMPLES)]
+    Query(Query),
+    /// List what something needs: to run, to be built, to be evaluated
+    Deps(Deps),
+    /// Tell why one thing needs another
+    Why(Why),
+    /// Tell how large things are, what they share counted once
+    Size(Size),
+    /// Check everything in a bundle
+    Verify(Verify),
+    /// List the store paths in a bundle, or the files of one of them
+    Ls(Ls),
+    /// Tell what a bundle holds and who signed it
+    Info(Info),
+    /// Add what is in a bundle to a Nix store
+    #[command(after_help = bundle::EXAMPLES)]
+    Load(Load),
+    /// Print a completion script for a shell
+    #[command(hide = true)]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Write the man pages into a directory
+    #[command(hide = true)]
+    Man {
+        /// The directory, which has to exist
+        #[arg(value_hint = ValueHint::DirPath)]
+        directory: PathBuf,
+    },
+}

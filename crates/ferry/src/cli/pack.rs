@@ -1,0 +1,77 @@
+//! Options of the command that makes bundles.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum, ValueHint};
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  The recipe of a package, to be built on the other side:
+    ferry pack nixpkgs#hello -o hello.ferry
+  A running system, signed:
+    ferry pack /run/current-system --set runtime --sign-key secret.key -o system.ferry
+  Through a pipe:
+    ferry pack ./result --set runtime -o - | ssh island ferry load -";
+
+#[derive(Args)]
+pub(crate) struct Pack {
+    /// What to pack: a store path, `x.drv`, `x.drv^out,dev`, `x.drv^*`, a link into the store, or
+    /// FLAKE#ATTR. With --file or --expr, attribute paths
+    #[arg(required_unless_present_any = ["file", "expr"], value_name = "INSTALLABLE")]
+    pub(crate) installables: Vec<String>,
+    /// The bundle to write; `-` is standard output
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) output: PathBuf,
+    /// What of it to take: a named set (`recipe`, to build it; `runtime`, to run it; `rebuild`,
+    /// `sources`, `sources+fragments`, `build`, `total`: see `ferry query --sets`), or any query,
+    /// in which `x` is what is packed
+    #[arg(long, default_value = "recipe")]
+    pub(crate) set: String,
+    /// A query file that defines more sets
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) query_file: Vec<PathBuf>,
+    /// A recorded evaluation, for what had to be there before the derivations could exist
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) trace: Vec<PathBuf>,
+    /// Take this along too, with everything it refers to
+    #[arg(long, value_name = "INSTALLABLE")]
+    pub(crate) also: Vec<String>,
+    /// Evaluate attributes of this Nix file
+    #[arg(short, long, value_hint = ValueHint::FilePath, conflicts_with = "expr")]
+    pub(crate) file: Option<PathBuf>,
+    /// Evaluate attributes of this Nix expression
+    #[arg(long)]
+    pub(crate) expr: Option<String>,
+    /// Sign every path and the bundle with the secret key in this file (made by `nix key
+    /// generate-secret`)
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) sign_key: Vec<PathBuf>,
+    /// How much time to spend on making it small
+    #[arg(long, default_value = "default")]
+    pub(crate) level: Level,
+    /// The store to read from: `auto`, `local`, `daemon`, `unix://SOCKET`, `exec:COMMAND`, or the
+    /// root directory of a chroot store
+    #[arg(long, env = "NIX_REMOTE", default_value = "auto", value_name = "STORE")]
+    pub(crate) store: String,
+}
+
+/// How hard to compress.
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum Level {
+    /// zstd level 1
+    Fast,
+    /// zstd level 9
+    Default,
+    /// zstd level 19
+    Max,
+}
+
+impl Level {
+    pub(crate) fn zstd(self) -> i32 {
+        match self {
+            Self::Fast => 1,
+            Self::Default => 9,
+            Self::Max => 19,
+        }
+    }
+}

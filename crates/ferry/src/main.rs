@@ -24,6 +24,10 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
+/// Graphs and indexes are made of many small pieces, several threads at a time.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let arguments = cli::Arguments::parse();
     tracing_subscriber::fmt()

@@ -130,7 +130,10 @@ fn check_limits(
 
 /// How large an index of so many compressed bytes may be.
 fn most_plain(packed: u64) -> u64 {
-    (packed.saturating_mul(limit::INDEX_RATIO) + limit::INDEX_SLACK).min(limit::INDEX_PLAIN)
+    packed
+        .saturating_mul(limit::INDEX_RATIO)
+        .saturating_add(limit::INDEX_SLACK)
+        .min(limit::INDEX_PLAIN)
 }
 
 /// Reads and checks the head; the input then stands at the first block.

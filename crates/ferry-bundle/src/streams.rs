@@ -47,7 +47,10 @@ fn compress(plain: &[u8], level: i32) -> std::io::Result<Vec<u8>> {
 
 /// How large a stream of so many bytes may become.
 fn most_plain(packed: u64) -> u64 {
-    (packed.saturating_mul(limit::STREAM_RATIO) + limit::STREAM_SLACK).min(limit::STREAM_PLAIN)
+    packed
+        .saturating_mul(limit::STREAM_RATIO)
+        .saturating_add(limit::STREAM_SLACK)
+        .min(limit::STREAM_PLAIN)
 }
 
 /// Takes `N` streams apart.

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ferry_formats::derivation::OutputPaths;
 use ferry_formats::{NarHash, PathInfo, StoreDir, StorePath, nar};
 use ferry_store::admission::{Admitted, Plan};
 use ferry_store::progress::Progress;
@@ -84,7 +85,14 @@ impl Destination for Nowhere<'_> {
     }
 
     fn present(&self, paths: &[StorePath]) -> Result<Vec<Option<NarHash>>> {
-        Ok(vec![None; paths.len()])
+        let list = self.bundle.prerequisites();
+        let known: BTreeMap<&StorePath, NarHash> =
+            list.iter().map(|one| (&one.path, one.known_content())).collect();
+        Ok(paths.iter().map(|path| known.get(path).copied()).collect())
+    }
+
+    fn output_paths(&self) -> OutputPaths {
+        self.bundle.output_paths()
     }
 
     fn derivation_text(&self, path: &StorePath) -> Result<Vec<u8>> {

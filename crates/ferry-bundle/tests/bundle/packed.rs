@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 
-use ferry_bundle::{BundleWriter, PackOptions};
+use ferry_bundle::{BundleWriter, PackOptions, Prerequisites};
 use ferry_formats::keys::SecretKey;
 use ferry_store::progress::Silent;
 use ferry_store::{Store as _, copy};
@@ -42,6 +42,7 @@ pub(crate) fn packed_from(
         roots: objects.last().map(|object| object.path().clone()).into_iter().collect(),
         level,
         sign_with,
+        prerequisites: Prerequisites::default(),
     };
     let sink = Shared::default();
     let directory = store.store_dir().clone();
@@ -107,5 +108,9 @@ pub(crate) fn take_number(bytes: &mut &[u8]) -> usize {
 /// How many derivations a bundle has in coded form.
 pub(crate) fn coded(bundle: &[u8]) -> usize {
     let section = sections(bundle).into_iter().find(|section| &section.name == b"DRVS").unwrap();
-    take_number(&mut streams(&section.contents)[0].as_slice())
+    let numbers = &streams(&section.contents)[0];
+    let mut numbers = numbers.as_slice();
+    // Those that are given.
+    take_number(&mut numbers);
+    take_number(&mut numbers)
 }

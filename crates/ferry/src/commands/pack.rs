@@ -1,6 +1,6 @@
 //! `ferry pack`: what an installable needs, in one file.
 
-use ferry_bundle::{BundleWriter, PackOptions};
+use ferry_bundle::{BundleWriter, PackOptions, Prerequisites};
 use ferry_graph::Explorer;
 use ferry_store::installable::Installable;
 use ferry_store::selection::{self, Selection};
@@ -61,6 +61,7 @@ pub(crate) fn run(context: &Context, options: &Pack) -> Result<(), Failure> {
         roots: roots.clone(),
         level: options.level.zstd(),
         sign_with: keys.clone(),
+        prerequisites: Prerequisites::default(),
     };
     let (report, size) = sink.write(|sink| {
         let name = options.output.display().to_string();

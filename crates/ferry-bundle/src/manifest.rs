@@ -19,6 +19,15 @@ pub struct Manifest {
     pub paths: u64,
     /// Sum of their NAR sizes in bytes.
     pub nar_size: u64,
+    /// How many paths the receiving store has to have; none in a bundle that stands on its own.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub prerequisites: u64,
+}
+
+// The signature is serde's.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 impl Manifest {

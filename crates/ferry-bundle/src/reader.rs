@@ -6,6 +6,7 @@ use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
+use ferry_formats::derivation::OutputPaths;
 use ferry_formats::keys::{PublicKey, Signature};
 use ferry_formats::{PathInfo, StoreDir, StorePath, derivation};
 use ferry_store::{Error, NarVisitor, Store};
@@ -13,7 +14,7 @@ use ferry_store::{Error, NarVisitor, Store};
 use crate::head::{self, Head};
 use crate::order::Place;
 use crate::payload::{Input, Payload};
-use crate::{BundleError, HeadDigest, Manifest, Result};
+use crate::{BundleError, HeadDigest, Manifest, Prerequisite, Result};
 
 type Stream = BufReader<Box<dyn Read + Send>>;
 
@@ -70,6 +71,21 @@ impl Bundle {
     #[must_use]
     pub fn path_infos(&self) -> &[PathInfo] {
         &self.head.infos
+    }
+
+    /// What is not in it, and has to be in the store that receives it.
+    #[must_use]
+    pub fn prerequisites(&self) -> &[Prerequisite] {
+        &self.head.prerequisites
+    }
+
+    /// What stands for derivations among the prerequisites in those that are in it, by its word.
+    pub(crate) fn output_paths(&self) -> OutputPaths {
+        let mut known = OutputPaths::default();
+        for (path, hash) in self.head.derivations.given() {
+            known.know(path.clone(), hash);
+        }
+        known
     }
 
     /// The version of its format.

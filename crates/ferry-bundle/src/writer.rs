@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
+use ferry_formats::derivation::OutputPaths;
 use ferry_formats::keys::SecretKey;
 use ferry_formats::{NarHash, PathInfo, StoreDir, StorePath, nar};
 use ferry_store::admission::{Admitted, Plan};
@@ -17,7 +18,7 @@ use crate::derivations::Encoder;
 use crate::format::{BLOCK_SIZE, section};
 use crate::head::{self, put_section};
 use crate::pipeline::{self, Closed, Input, Output};
-use crate::{BundleError, Manifest};
+use crate::{BundleError, Manifest, Prerequisites};
 
 /// How to write a bundle.
 pub struct PackOptions {
@@ -29,6 +30,8 @@ pub struct PackOptions {
     pub level: i32,
     /// Keys to sign the bundle with.
     pub sign_with: Vec<SecretKey>,
+    /// What is left out because the other side has it.
+    pub prerequisites: Prerequisites,
 }
 
 /// A bundle to be written to `W`, as a destination for one copy.
@@ -60,11 +63,18 @@ impl<W: Write + Send + 'static> Destination for BundleWriter<W> {
     }
 
     fn present(&self, paths: &[StorePath]) -> Result<Vec<Option<NarHash>>> {
-        Ok(vec![None; paths.len()])
+        let list = self.options.prerequisites.list();
+        let known: HashMap<&StorePath, NarHash> =
+            list.iter().map(|one| (&one.path, one.known_content())).collect();
+        Ok(paths.iter().map(|path| known.get(path).copied()).collect())
+    }
+
+    fn output_paths(&self) -> OutputPaths {
+        self.options.prerequisites.known().clone()
     }
 
     fn derivation_text(&self, path: &StorePath) -> Result<Vec<u8>> {
-        // Closed under references, a bundle gets every input before its dependents.
+        // A bundle gets every input before its dependents, or knows what stands for it.
         Err(Error::NotValid { path: self.store_dir.render_path(path), store: self.describe() })
     }
 
@@ -83,6 +93,7 @@ impl<W: Write + Send + 'static> Destination for BundleWriter<W> {
             roots: self.options.roots.iter().map(StorePath::to_basename).collect(),
             paths: plan.infos().len() as u64,
             nar_size: plan.nar_size(),
+            prerequisites: self.options.prerequisites.list().len() as u64,
         };
         let infos = plan.infos();
         Ok(Box::new(PartsWriter {
@@ -90,7 +101,10 @@ impl<W: Write + Send + 'static> Destination for BundleWriter<W> {
             infos,
             manifest,
             places: infos.iter().zip(0..).map(|(info, place)| (&info.path, place)).collect(),
-            beginning: Some((sink, Encoder::new(&self.store_dir, infos))),
+            beginning: Some((
+                sink,
+                Encoder::new(&self.store_dir, infos, &self.options.prerequisites),
+            )),
             kept: BTreeMap::new(),
             payload: None,
         }))
@@ -146,6 +160,7 @@ impl<W: Write + Send + 'static> PartsWriter<'_, W> {
             let head = head::encode(
                 &self.manifest,
                 store_dir,
+                self.bundle.options.prerequisites.list(),
                 self.infos,
                 derivations,
                 *level,

@@ -7,6 +7,7 @@ use ferry_formats::keys::{PublicKey, SecretKey, Signature, parse_signature};
 use ferry_formats::{PathInfo, StoreDir, StorePath, nixbase32};
 use sha2::{Digest as _, Sha256};
 
+use crate::base_section::BaseSection;
 use crate::codec::{Malformed, Take, put_bytes, put_number};
 use crate::derivations::{self, Derivations};
 use crate::format::{Amounts, MAGIC, VERSION, limit, section, signed_prefix};
@@ -40,6 +41,7 @@ pub(crate) struct Head {
     /// Where each of them stands in the file.
     pub(crate) places: Vec<Place>,
     pub(crate) derivations: Derivations,
+    pub(crate) base: BaseSection,
     pub(crate) digest: HeadDigest,
     pub(crate) signatures: Vec<Signature>,
 }
@@ -75,6 +77,7 @@ pub(crate) fn encode(
     store_dir: &StoreDir,
     infos: &[PathInfo],
     (derivations, coded): (&[u8], &[usize]),
+    base: &BaseSection,
     level: i32,
     keys: &[SecretKey],
 ) -> Result<Vec<u8>> {
@@ -88,6 +91,7 @@ pub(crate) fn encode(
     put_section(&mut out, section::MANIFEST, &manifest);
     put_section(&mut out, section::INDEX, &index);
     put_section(&mut out, section::DERIVATIONS, derivations);
+    put_section(&mut out, section::BASES, &base.encode());
 
     let digest = HeadDigest(Sha256::digest(&out).into());
     let mut signatures = digest.0.to_vec();
@@ -160,6 +164,10 @@ pub(crate) fn read<R: Read>(input: &mut Input<R>) -> Result<Head> {
         0 => None,
         _ => Some(input.section(section::DERIVATIONS, limit::DERIVATIONS)?),
     };
+    let bases = match version {
+        0 => None,
+        _ => Some(input.section(section::BASES, limit::BASES)?),
+    };
     let digest = HeadDigest(input.digest_so_far());
     let (signatures_at, signatures) = input.section(section::SIGNATURES, limit::SIGNATURES)?;
 
@@ -185,8 +193,15 @@ pub(crate) fn read<R: Read>(input: &mut Input<R>) -> Result<Head> {
         Some(derivations) => Contents::read(input, &store_dir, &index, derivations)?,
     };
     let Contents { infos, places, derivations } = contents;
+    let base = match bases {
+        None => BaseSection::default(),
+        Some((bases_at, bases)) => BaseSection::decode(&bases).map_err(|error| {
+            let at = bases_at + error.position as u64;
+            input.damaged(at, format!("bases: {}", error.reason))
+        })?,
+    };
     check_manifest(&manifest, &infos).map_err(|reason| input.damaged(manifest_at, reason))?;
-    Ok(Head { version, manifest, store_dir, infos, places, derivations, digest, signatures })
+    Ok(Head { version, manifest, store_dir, infos, places, derivations, base, digest, signatures })
 }
 
 /// A section and where it begins.

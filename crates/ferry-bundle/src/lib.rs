@@ -9,6 +9,7 @@
 //! A [`Bundle`] is a [`Store`](ferry_store::Store) and a [`BundleWriter`] a
 //! [`Destination`](ferry_store::Destination): packing and loading are copies.
 
+mod base_section;
 mod codec;
 mod compact_index;
 mod derivations;
@@ -31,6 +32,6 @@ pub use format::{MAGIC, VERSION};
 pub use head::HeadDigest;
 pub use listing::{Entry, EntryKind, list_nar};
 pub use manifest::Manifest;
-pub use reader::Bundle;
+pub use reader::{Bundle, ReadOptions};
 pub use verify::{VerifyReport, verify};
-pub use writer::{BundleWriter, PackOptions};
+pub use writer::{Against, BundleWriter, PackOptions};

@@ -4,15 +4,15 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use ferry_formats::keys::{PublicKey, Signature};
 use ferry_formats::{PathInfo, StoreDir, StorePath, derivation};
-use ferry_store::{Error, NarVisitor, Store};
+use ferry_store::{Error, NarRanges, NarVisitor, Store};
 
 use crate::head::{self, Head};
 use crate::order::Place;
-use crate::payload::{Input, Payload};
+use crate::payload::{Bases, Input, Payload, Reading, Renames, Scan};
 use crate::{BundleError, HeadDigest, Manifest, Result};
 
 type Stream = BufReader<Box<dyn Read + Send>>;
@@ -20,6 +20,15 @@ type Stream = BufReader<Box<dyn Read + Send>>;
 /// How many bytes of derivations are written at a time, and how many times that ahead.
 const BATCH: u64 = 128 << 10;
 const AHEAD: usize = 2;
+
+/// What reading a bundle takes besides the bundle.
+#[derive(Clone)]
+pub struct ReadOptions {
+    /// Where the content is read that the bundle is packed against: the store it goes to.
+    pub bases: Option<Arc<dyn NarRanges>>,
+    /// Where temporary files may be made. They hold up to all of the payload.
+    pub temporary: PathBuf,
+}
 
 /// An open bundle whose head was read and found whole.
 pub struct Bundle {
@@ -32,6 +41,8 @@ pub struct Bundle {
     payload: Mutex<Option<Input<Stream>>>,
     /// Where to open it again, if it is a file.
     file: Option<PathBuf>,
+    bases: Arc<Bases>,
+    temporary: PathBuf,
 }
 
 impl Bundle {
@@ -39,25 +50,38 @@ impl Bundle {
     ///
     /// # Errors
     /// When it cannot be read, is not a bundle, or its head is damaged.
-    pub fn open(path: &Path) -> Result<Self> {
-        Self::read(open_file(path)?, path.display().to_string(), Some(path.to_owned()))
+    pub fn open(path: &Path, options: ReadOptions) -> Result<Self> {
+        Self::read(open_file(path)?, path.display().to_string(), Some(path.to_owned()), options)
     }
 
     /// Reads a bundle from a stream, which can be read once; `name` is what to call it.
     ///
     /// # Errors
     /// As for [`Bundle::open`].
-    pub fn from_stream(stream: impl Read + Send + 'static, name: &str) -> Result<Self> {
-        Self::read(Box::new(stream), name.to_owned(), None)
+    pub fn from_stream(
+        stream: impl Read + Send + 'static,
+        name: &str,
+        options: ReadOptions,
+    ) -> Result<Self> {
+        Self::read(Box::new(stream), name.to_owned(), None, options)
     }
 
-    fn read(stream: Box<dyn Read + Send>, name: String, file: Option<PathBuf>) -> Result<Self> {
+    fn read(
+        stream: Box<dyn Read + Send>,
+        name: String,
+        file: Option<PathBuf>,
+        options: ReadOptions,
+    ) -> Result<Self> {
         let mut input = Input::new(BufReader::with_capacity(256 << 10, stream), name.clone());
         let head = head::read(&mut input)?;
         let numbers =
             head.infos.iter().zip(0..).map(|(info, number)| (info.path.clone(), number)).collect();
         let payload = Mutex::new(Some(input));
-        Ok(Self { name, head, numbers, derivers: OnceLock::new(), payload, file })
+        let renames = Renames::new(head.base.renames.iter().map(|(old, new)| (old, new)));
+        let ReadOptions { bases, temporary } = options;
+        let bases = Bases::new(head.store_dir.clone(), head.base.bases.clone(), renames, bases);
+        let (derivers, bases) = (OnceLock::new(), Arc::new(bases));
+        Ok(Self { name, head, numbers, derivers, payload, file, bases, temporary })
     }
 
     /// What the bundle says about itself.
@@ -112,7 +136,8 @@ impl Bundle {
         let Some(file) = &self.file else {
             return Err(BundleError::StreamUsedUp { bundle: self.name.clone() });
         };
-        let again = Self::read(open_file(file)?, self.name.clone(), None)?;
+        let options = ReadOptions { bases: None, temporary: self.temporary.clone() };
+        let again = Self::read(open_file(file)?, self.name.clone(), None, options)?;
         if again.head.digest != self.head.digest {
             return Err(BundleError::Damaged {
                 bundle: self.name.clone(),
@@ -163,6 +188,26 @@ impl Bundle {
         };
         let action = format!("write a derivation of {}", self.name);
         Err(BundleError::Io { action, source: std::io::Error::other(reason) })
+    }
+
+    fn reading(&self, input: &Input<Stream>, wanted: Vec<std::ops::Range<u64>>) -> Reading {
+        let (size, reach) = (self.head.payload_size(), self.head.manifest.reach);
+        let scan = match &self.file {
+            Some(file) if reach > 0 => File::open(file).ok().and_then(|mut file| {
+                let sizes = self.bases.sizes();
+                Scan::new(&mut file, input.offset(), size, reach, &sizes, &wanted)
+            }),
+            _ => None,
+        };
+        Reading {
+            size,
+            wanted,
+            ranged: self.head.version > 0,
+            reach,
+            bases: Arc::clone(&self.bases),
+            scan,
+            directory: self.temporary.clone(),
+        }
     }
 
     fn wanted_ranges(&self, wanted: &HashMap<&StorePath, &PathInfo>) -> Vec<std::ops::Range<u64>> {
@@ -226,7 +271,9 @@ impl Store for Bundle {
         let wanted: HashMap<&StorePath, &PathInfo> =
             wanted.iter().map(|info| (&info.path, info)).collect();
         let ranges = self.wanted_ranges(&wanted);
-        let mut payload = Payload::start(self.take_payload()?, self.head.payload_size(), ranges);
+        let input = self.take_payload()?;
+        let reading = self.reading(&input, ranges);
+        let mut payload = Payload::start(input, reading)?;
         let entries = || self.head.infos.iter().zip(&self.head.places);
         // Derivations are written on another thread, a few ahead of whoever reads them.
         let (sender, derivations) = crossbeam_channel::bounded(AHEAD);

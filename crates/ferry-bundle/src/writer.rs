@@ -1,22 +1,21 @@
 //! Writing a bundle in one pass: the derivations come first and go into the head; then the other
 //! NARs as they come.
 
-use std::collections::{BTreeMap, HashMap};
-use std::io::{self, Read, Write};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io::{Read, Write};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
 
 use ferry_formats::keys::SecretKey;
 use ferry_formats::{NarHash, PathInfo, StoreDir, StorePath, nar};
 use ferry_store::admission::{Admitted, Plan};
-use ferry_store::{Destination, Error, Result, SignatureCheck, StoreWriter};
+use ferry_store::{Destination, Error, NarRanges, Result, SignatureCheck, StoreWriter};
 use sha2::{Digest as _, Sha256};
 
+use crate::base_section::BaseSection;
 use crate::derivations::Encoder;
-use crate::format::{BLOCK_SIZE, section};
-use crate::head::{self, put_section};
-use crate::pipeline::{self, Closed, Input, Output};
+use crate::head;
+use crate::payload::{Base, Bases, HashedOutput, PayloadWriter, Renames, Writing, reach};
 use crate::{BundleError, Manifest};
 
 /// How to write a bundle.
@@ -29,6 +28,47 @@ pub struct PackOptions {
     pub level: i32,
     /// Keys to sign the bundle with.
     pub sign_with: Vec<SecretKey>,
+    /// Content that the other side has.
+    pub against: Option<Against>,
+    /// Where temporary files may be made. They hold up to all of the payload.
+    pub temporary: PathBuf,
+}
+
+/// Content that the other side has, to pack what is similar against.
+#[derive(Clone)]
+pub struct Against {
+    /// Objects of the other side, each with the path that has taken its place. Where that one is packed,
+    /// the NAR of the object serves to make it small.
+    pub bases: Vec<(PathInfo, StorePath)>,
+    /// More store paths that others have taken the place of. Their hashes, like those of the bases,
+    /// are replaced in what is read of the bases.
+    pub renames: Vec<(StorePath, StorePath)>,
+    /// Where the NARs of the bases are read.
+    pub nars: Arc<dyn NarRanges>,
+}
+
+impl Against {
+    /// What the head says of it, for a bundle with these paths.
+    fn section(&self, infos: &[PathInfo]) -> BaseSection {
+        let packed: HashSet<&StorePath> = infos.iter().map(|info| &info.path).collect();
+        let mut known = HashSet::new();
+        let mut found = BaseSection::default();
+        let bases = self.bases.iter().map(|(base, new)| (&base.path, new));
+        let renames = self.renames.iter().map(|(old, new)| (old, new));
+        for (old, new) in bases.chain(renames) {
+            if old.digest() != new.digest() && known.insert(old) {
+                found.renames.push((*old.digest(), *new.digest()));
+            }
+        }
+        let mut known = HashSet::new();
+        for (base, new) in &self.bases {
+            if packed.contains(new) && known.insert(&base.path) {
+                let PathInfo { path, nar_hash, nar_size, .. } = base.clone();
+                found.bases.push(Base { path, nar_hash, nar_size });
+            }
+        }
+        found
+    }
 }
 
 /// A bundle to be written to `W`, as a destination for one copy.
@@ -83,6 +123,7 @@ impl<W: Write + Send + 'static> Destination for BundleWriter<W> {
             roots: self.options.roots.iter().map(StorePath::to_basename).collect(),
             paths: plan.infos().len() as u64,
             nar_size: plan.nar_size(),
+            reach: 0,
         };
         let infos = plan.infos();
         Ok(Box::new(PartsWriter {
@@ -142,18 +183,34 @@ impl<W: Write + Send + 'static> PartsWriter<'_, W> {
             let failed = || BundleError::io(format!("write {name}"));
             let (section, coded) = encoder.finish(self.infos, *level).map_err(failed())?;
             let derivations = (section.as_slice(), coded.as_slice());
+            let of_coded = coded.iter().filter_map(|place| self.infos.get(*place));
+            let of_coded: u64 = of_coded.map(|info| info.nar_size).sum();
+            let size = self.manifest.nar_size.saturating_sub(of_coded);
+            self.manifest.reach = reach(size);
+            let against = self.bundle.options.against.as_ref();
+            let base = against.map(|against| against.section(self.infos)).unwrap_or_default();
             let store_dir = &self.bundle.store_dir;
             let head = head::encode(
                 &self.manifest,
                 store_dir,
                 self.infos,
                 derivations,
+                &base,
                 *level,
                 sign_with,
             )?;
             let mut output = HashedOutput { sink, digest: Sha256::new() };
             output.put(&head).map_err(failed())?;
-            self.payload = Some(PayloadWriter::start(output, *level, name.clone()));
+            let renames = Renames::new(base.renames.iter().map(|(old, new)| (old, new)));
+            let nars = against.map(|against| Arc::clone(&against.nars));
+            let writing = Writing {
+                name: name.clone(),
+                level: *level,
+                size,
+                bases: Bases::new(store_dir.clone(), base.bases, renames, nars),
+                directory: self.bundle.options.temporary.clone(),
+            };
+            self.payload = Some(PayloadWriter::start(output, writing)?);
         }
         self.payload
             .as_mut()
@@ -188,136 +245,4 @@ impl<W: Write + Send + 'static> StoreWriter for PartsWriter<'_, W> {
         self.add_kept(usize::MAX)?;
         self.payload.take().map_or(Ok(()), PayloadWriter::finish)
     }
-}
-
-struct HashedOutput<W> {
-    sink: W,
-    digest: Sha256,
-}
-
-impl<W: Write> HashedOutput<W> {
-    fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.digest.update(bytes);
-        self.sink.write_all(bytes)
-    }
-}
-
-/// Collects NARs into blocks, which threads compress and one thread writes.
-struct PayloadWriter {
-    block: Vec<u8>,
-    blocks: Option<Input<Vec<u8>, io::Result<Vec<u8>>>>,
-    output: Option<JoinHandle<std::result::Result<(), BundleError>>>,
-    /// Set once everything is in. A bundle that was given up must not get an end: what stands on
-    /// a stream cannot be taken back, and has to show that it is not whole.
-    complete: Arc<AtomicBool>,
-    name: String,
-}
-
-impl PayloadWriter {
-    fn start<W: Write + Send + 'static>(output: HashedOutput<W>, level: i32, name: String) -> Self {
-        let (blocks, compressed) = pipeline::pipeline(move || {
-            let mut compressor = zstd::bulk::Compressor::new(level);
-            move |block: Vec<u8>| {
-                let compressor = match &mut compressor {
-                    Ok(compressor) => compressor,
-                    Err(error) => return Err(io::Error::other(error.to_string())),
-                };
-                compressor.include_checksum(true)?;
-                compressor.compress(&block)
-            }
-        });
-        let complete = Arc::new(AtomicBool::new(false));
-        let output = {
-            let (complete, name) = (Arc::clone(&complete), name.clone());
-            std::thread::spawn(move || {
-                let output = write_blocks(&compressed, output, &name)?;
-                if complete.load(Ordering::Acquire) { write_end(output, &name) } else { Ok(()) }
-            })
-        };
-        Self {
-            block: Vec::with_capacity(BLOCK_SIZE),
-            blocks: Some(blocks),
-            output: Some(output),
-            complete,
-            name,
-        }
-    }
-
-    fn flush(&mut self) -> Result<()> {
-        if self.block.is_empty() {
-            return Ok(());
-        }
-        let block = std::mem::replace(&mut self.block, Vec::with_capacity(BLOCK_SIZE));
-        match self.blocks.as_ref().map(|blocks| blocks.send(block)) {
-            Some(Ok(())) => Ok(()),
-            // The writing thread has given up and knows why.
-            _ => self.join(),
-        }
-    }
-
-    /// Waits for the writing thread and returns its failure, if it has one.
-    fn join(&mut self) -> Result<()> {
-        self.blocks = None;
-        match self.output.take().map(JoinHandle::join) {
-            Some(Ok(outcome)) => Ok(outcome?),
-            _ => Err(BundleError::Io {
-                action: format!("write {}", self.name),
-                source: io::Error::other("the writing thread ended"),
-            }
-            .into()),
-        }
-    }
-
-    /// Everything is in.
-    fn finish(mut self) -> Result<()> {
-        self.flush()?;
-        self.complete.store(true, Ordering::Release);
-        self.join()
-    }
-
-    fn take_in(&mut self, nar: &mut dyn Read) -> Result<()> {
-        loop {
-            let room = (BLOCK_SIZE - self.block.len()) as u64;
-            let read = nar
-                .take(room)
-                .read_to_end(&mut self.block)
-                .map_err(Error::reading("read a NAR to pack it"))?;
-            if (read as u64) < room {
-                return Ok(());
-            }
-            self.flush()?;
-        }
-    }
-}
-
-fn write_blocks<W: Write>(
-    compressed: &Output<io::Result<Vec<u8>>>,
-    mut output: HashedOutput<W>,
-    name: &str,
-) -> std::result::Result<HashedOutput<W>, BundleError> {
-    let failed = || BundleError::io(format!("write {name}"));
-    let mut framed = Vec::new();
-    while let Some(block) = compressed.next() {
-        let block = match block {
-            Ok(block) => block.map_err(failed())?,
-            Err(Closed) => return Err(failed()(io::Error::other("a worker thread ended"))),
-        };
-        framed.clear();
-        put_section(&mut framed, section::BLOCK, &block);
-        output.put(&framed).map_err(failed())?;
-    }
-    Ok(output)
-}
-
-fn write_end<W: Write>(
-    mut output: HashedOutput<W>,
-    name: &str,
-) -> std::result::Result<(), BundleError> {
-    let digest = output.digest.clone().finalize();
-    let mut framed = Vec::new();
-    put_section(&mut framed, section::END, &digest);
-    output
-        .put(&framed)
-        .and_then(|()| output.sink.flush())
-        .map_err(BundleError::io(format!("write {name}")))
 }

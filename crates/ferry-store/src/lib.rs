@@ -18,6 +18,7 @@ pub mod installable;
 pub mod inventory;
 pub mod local;
 mod message;
+mod nar_ranges;
 pub mod nix_conf;
 mod parallel;
 pub mod progress;
@@ -29,4 +30,5 @@ pub mod uri;
 
 pub use copy::{CopyReport, copy};
 pub use error::{Error, Result};
+pub use nar_ranges::NarRanges;
 pub use store::{Destination, NarVisitor, Protection, SignatureCheck, Store, StoreWriter};

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use ferry_formats::keys::{Signature, parse_signature};
 use ferry_formats::{ContentAddress, NarHash, NixHash, PathInfo, StoreDir, StorePath};
 
+use crate::Prerequisite;
 use crate::codec::{Malformed, Take, put_number};
 use crate::format::Amounts;
 use crate::streams;
@@ -25,12 +26,18 @@ mod flag {
     pub(super) const DERIVER: u64 = 3 << 3;
     pub(super) const DERIVER_CODED: u64 = 1 << 3;
     pub(super) const DERIVER_PATH: u64 = 2 << 3;
+    /// It is not in the bundle: the receiving store has it. Only the next goes with it.
+    pub(super) const PREREQUISITE: u64 = 1 << 5;
+    /// Hash and size of its NAR are known.
+    pub(super) const CONTENT: u64 = 1 << 6;
     pub(super) const ALL: u64 = PATH_FOLLOWS | ADDRESS | DERIVER;
 }
 
-/// Encodes the entries of `infos` that are not coded; `coded` are the places of those that are.
+/// Encodes the prerequisites, then the entries of `infos` that are not coded; `coded` are the
+/// places of those that are.
 pub(crate) fn encode(
     store_dir: &StoreDir,
+    prerequisites: &[Prerequisite],
     infos: &[PathInfo],
     coded: &[usize],
     level: i32,
@@ -43,10 +50,26 @@ pub(crate) fn encode(
         .collect();
     let entries: Vec<&PathInfo> =
         infos.iter().filter(|info| !derivations.contains_key(&info.path)).collect();
+    let paths = prerequisites.iter().map(|one| &one.path);
     let numbers_of: HashMap<&StorePath, u64> =
-        entries.iter().zip(0..).map(|(info, number)| (&info.path, number)).collect();
+        paths.chain(entries.iter().map(|info| &info.path)).zip(0..).collect();
     let (mut numbers, mut texts, mut digests) = (Vec::new(), Vec::new(), Vec::new());
-    put_number(&mut numbers, entries.len() as u64);
+    put_number(&mut numbers, (prerequisites.len() + entries.len()) as u64);
+    for Prerequisite { path, content } in prerequisites {
+        digests.extend_from_slice(path.digest());
+        put_text(&mut texts, path.name());
+        put_number(
+            &mut numbers,
+            match content {
+                None => flag::PREREQUISITE,
+                Some(_) => flag::PREREQUISITE | flag::CONTENT,
+            },
+        );
+        if let Some((nar_hash, nar_size)) = content {
+            digests.extend_from_slice(&nar_hash.0);
+            put_number(&mut numbers, *nar_size);
+        }
+    }
     for info in entries {
         let mut references: Vec<u64> = info
             .references
@@ -118,6 +141,8 @@ fn put_text(out: &mut Vec<u8>, text: &str) {
 /// An entry whose references to coded derivations have yet to be looked up.
 pub(crate) struct Entry {
     pub(crate) path: StorePath,
+    /// Set where that is all that there is of it.
+    pub(crate) prerequisite: Option<Prerequisite>,
     nar_hash: NarHash,
     nar_size: u64,
     references: Vec<u64>,
@@ -170,6 +195,9 @@ fn take_entry(
     found: &mut Amounts,
 ) -> Result<Entry, Malformed> {
     let flags = numbers.number()?;
+    if flags & !flag::CONTENT == flag::PREREQUISITE {
+        return take_prerequisite(flags, numbers, texts, digests);
+    }
     if flags & !flag::ALL != 0 || flags & flag::DERIVER == flag::DERIVER {
         return numbers.malformed(format!("flags {flags:#x}"));
     }
@@ -215,7 +243,32 @@ fn take_entry(
         }
     }
     found.signatures += signatures.len() as u64;
-    Ok(Entry { path, nar_hash, nar_size, references, deriver, ca, signatures })
+    let prerequisite = None;
+    Ok(Entry { path, prerequisite, nar_hash, nar_size, references, deriver, ca, signatures })
+}
+
+fn take_prerequisite(
+    flags: u64,
+    numbers: &mut Take<'_>,
+    texts: &mut Take<'_>,
+    digests: &mut Take<'_>,
+) -> Result<Entry, Malformed> {
+    let path = StorePath::from_parts(digests.array()?, take_text(texts)?);
+    let path = path.or_else(|error| texts.malformed(format!("a store path: {error}")))?;
+    let content = match flags & flag::CONTENT {
+        0 => None,
+        _ => Some((NarHash(digests.array()?), numbers.number()?)),
+    };
+    Ok(Entry {
+        path: path.clone(),
+        prerequisite: Some(Prerequisite { path, content }),
+        nar_hash: NarHash([0; 32]),
+        nar_size: 0,
+        references: Vec::new(),
+        deriver: Deriver::None,
+        ca: None,
+        signatures: Vec::new(),
+    })
 }
 
 fn take_references(numbers: &mut Take<'_>, own: usize, name: &str) -> Result<Vec<u64>, Malformed> {

@@ -7,13 +7,13 @@ use ferry_formats::keys::{PublicKey, SecretKey, Signature, parse_signature};
 use ferry_formats::{PathInfo, StoreDir, StorePath, nixbase32};
 use sha2::{Digest as _, Sha256};
 
-use crate::base_section::BaseSection;
 use crate::codec::{Malformed, Take, put_bytes, put_number};
 use crate::derivations::{self, Derivations};
 use crate::format::{Amounts, MAGIC, VERSION, limit, section, signed_prefix};
 use crate::order::{Place, merge};
 use crate::payload::Input;
-use crate::{BundleError, Manifest, Result, compact_index, index};
+use crate::replaced::Replaced;
+use crate::{BundleError, Manifest, Prerequisite, Result, compact_index, index};
 
 /// SHA-256 of magic, version, manifest, index and coded derivations. It covers every NAR hash, so it vouches for
 /// the whole content, and it is what a bundle's signatures sign.
@@ -38,10 +38,12 @@ pub(crate) struct Head {
     pub(crate) manifest: Manifest,
     pub(crate) store_dir: StoreDir,
     pub(crate) infos: Vec<PathInfo>,
+    /// What the receiving store has to have.
+    pub(crate) prerequisites: Vec<Prerequisite>,
     /// Where each of them stands in the file.
     pub(crate) places: Vec<Place>,
     pub(crate) derivations: Derivations,
-    pub(crate) base: BaseSection,
+    pub(crate) replaced: Replaced,
     pub(crate) digest: HeadDigest,
     pub(crate) signatures: Vec<Signature>,
 }
@@ -75,23 +77,30 @@ pub(crate) fn put_section(out: &mut Vec<u8>, name: [u8; 4], contents: &[u8]) {
 pub(crate) fn encode(
     manifest: &Manifest,
     store_dir: &StoreDir,
+    prerequisites: &[Prerequisite],
     infos: &[PathInfo],
     (derivations, coded): (&[u8], &[usize]),
-    base: &BaseSection,
+    replaced: &Replaced,
     level: i32,
     keys: &[SecretKey],
 ) -> Result<Vec<u8>> {
     let failed = || BundleError::io("write the head of the bundle");
     let manifest = serde_json::to_vec_pretty(manifest).map_err(|error| failed()(error.into()))?;
-    let index = compact_index::encode(store_dir, infos, coded, level).map_err(failed())?;
-    check_limits(&manifest, &index, derivations, infos, coded)?;
+    let index =
+        compact_index::encode(store_dir, prerequisites, infos, coded, level).map_err(failed())?;
+    let sizes = (manifest.len() as u64, index.len() as u64, derivations.len() as u64);
+    check_limits(sizes, prerequisites.len() as u64, infos, coded)?;
 
     let mut out = MAGIC.to_vec();
     out.extend_from_slice(&VERSION.to_le_bytes());
     put_section(&mut out, section::MANIFEST, &manifest);
     put_section(&mut out, section::INDEX, &index);
     put_section(&mut out, section::DERIVATIONS, derivations);
-    put_section(&mut out, section::BASES, &base.encode());
+    let coded: std::collections::HashSet<usize> = coded.iter().copied().collect();
+    let of_index = infos.iter().zip(0..).filter(|(_, place)| !coded.contains(place));
+    let entries = prerequisites.iter().map(|one| &one.path);
+    let replaced = replaced.encode(entries.chain(of_index.map(|(info, _)| &info.path)));
+    put_section(&mut out, section::BASES, &replaced);
 
     let digest = HeadDigest(Sha256::digest(&out).into());
     let mut signatures = digest.0.to_vec();
@@ -106,20 +115,19 @@ pub(crate) fn encode(
 
 /// Refuses to write what a reader would refuse to read.
 fn check_limits(
-    manifest: &[u8],
-    index: &[u8],
-    derivations: &[u8],
+    (manifest, index, derivations): (u64, u64, u64),
+    prerequisites: u64,
     infos: &[PathInfo],
     coded: &[usize],
 ) -> Result<()> {
     let coded_infos = || coded.iter().filter_map(|place| infos.get(*place));
     let all = index::amounts(infos);
     let of_coded = index::amounts(coded_infos());
-    let in_index = all.less(of_coded);
+    let mut in_index = all.less(of_coded);
+    in_index.entries += prerequisites;
     let text = coded_infos().map(|info| info.nar_size).sum();
-    let (index, derivations) = (index.len() as u64, derivations.len() as u64);
-    let excess = if manifest.len() as u64 > limit::MANIFEST {
-        Some(format!("a manifest of {} bytes", manifest.len()))
+    let excess = if manifest > limit::MANIFEST {
+        Some(format!("a manifest of {manifest} bytes"))
     } else if index > limit::INDEX {
         Some(format!("an index of {index} bytes"))
     } else if derivations > limit::DERIVATIONS {
@@ -164,7 +172,7 @@ pub(crate) fn read<R: Read>(input: &mut Input<R>) -> Result<Head> {
         0 => None,
         _ => Some(input.section(section::DERIVATIONS, limit::DERIVATIONS)?),
     };
-    let bases = match version {
+    let replaced = match version {
         0 => None,
         _ => Some(input.section(section::BASES, limit::BASES)?),
     };
@@ -192,16 +200,27 @@ pub(crate) fn read<R: Read>(input: &mut Input<R>) -> Result<Head> {
         None => Contents::of_version_0(input, &index)?,
         Some(derivations) => Contents::read(input, &store_dir, &index, derivations)?,
     };
-    let Contents { infos, places, derivations } = contents;
-    let base = match bases {
-        None => BaseSection::default(),
-        Some((bases_at, bases)) => BaseSection::decode(&bases).map_err(|error| {
-            let at = bases_at + error.position as u64;
-            input.damaged(at, format!("bases: {}", error.reason))
-        })?,
+    check_manifest(&manifest, &contents).map_err(|reason| input.damaged(manifest_at, reason))?;
+    let replaced = match replaced {
+        None => Replaced::default(),
+        Some((at, section)) => Replaced::decode(&section, &contents.entries, contents.bases())
+            .map_err(|error| {
+                input.damaged(at + error.position as u64, format!("bases: {}", error.reason))
+            })?,
     };
-    check_manifest(&manifest, &infos).map_err(|reason| input.damaged(manifest_at, reason))?;
-    Ok(Head { version, manifest, store_dir, infos, places, derivations, base, digest, signatures })
+    let Contents { infos, prerequisites, places, derivations, .. } = contents;
+    Ok(Head {
+        version,
+        manifest,
+        store_dir,
+        infos,
+        prerequisites,
+        places,
+        derivations,
+        replaced,
+        digest,
+        signatures,
+    })
 }
 
 /// A section and where it begins.
@@ -210,11 +229,19 @@ type Section = (u64, Vec<u8>);
 /// What the sections between manifest and signatures say.
 struct Contents {
     infos: Vec<PathInfo>,
+    /// The paths of the entries of the index, in its order.
+    entries: Vec<StorePath>,
+    prerequisites: Vec<Prerequisite>,
     places: Vec<Place>,
     derivations: Derivations,
 }
 
 impl Contents {
+    /// How many prerequisites have content that the payload is packed against.
+    fn bases(&self) -> usize {
+        self.prerequisites.iter().filter(|one| one.content.is_some()).count()
+    }
+
     fn of_version_0<R: Read>(input: &Input<R>, (at, packed): &Section) -> Result<Self> {
         let plain = decompress_index(packed).map_err(|reason| input.damaged(*at, reason))?;
         let most = Amounts::most(packed.len() as u64);
@@ -223,7 +250,8 @@ impl Contents {
             input.damaged(*at, format!("index, at byte {position} decompressed: {reason}"))
         })?;
         let places = (0..infos.len()).map(Place::Index).collect();
-        Ok(Self { infos, places, derivations: Derivations::default() })
+        let derivations = Derivations::default();
+        Ok(Self { infos, entries: Vec::new(), prerequisites: Vec::new(), places, derivations })
     }
 
     fn read<R: Read>(
@@ -239,7 +267,9 @@ impl Contents {
         let entries = compact_index::decode(index, store_dir, Amounts::most(index.len() as u64))
             .map_err(|error| malformed(*index_at, "index", error))?;
         let plain: Vec<StorePath> = entries.iter().map(|entry| entry.path.clone()).collect();
-        let decoded = derivations::decode(section, store_dir, &plain)
+        let is_prerequisite =
+            |entry: usize| entries.get(entry).is_some_and(|entry| entry.prerequisite.is_some());
+        let decoded = derivations::decode(section, store_dir, &plain, is_prerequisite)
             .map_err(|error| malformed(*derivations_at, "derivations", error))?;
         let needed: Vec<u64> =
             entries.iter().map(compact_index::Entry::derivations_before).collect();
@@ -249,22 +279,35 @@ impl Contents {
         let mut entries = entries.into_iter();
         let mut coded = decoded.infos.iter();
         let mut infos = Vec::with_capacity(places.len());
-        for place in &places {
-            infos.extend(match place {
+        let mut prerequisites = Vec::new();
+        let mut of_objects = Vec::with_capacity(places.len());
+        for place in places {
+            let info = match place {
                 Place::Derivation(_) => coded.next().cloned(),
-                Place::Index(_) => entries
-                    .next()
-                    .map(|entry| entry.info(&plain, &decoded.infos))
-                    .transpose()
-                    .map_err(|reason| input.damaged(*index_at, format!("index: {reason}")))?,
-            });
+                Place::Index(_) => match entries.next() {
+                    Some(compact_index::Entry { prerequisite: Some(prerequisite), .. }) => {
+                        prerequisites.push(prerequisite);
+                        None
+                    }
+                    entry => entry
+                        .map(|entry| entry.info(&plain, &decoded.infos))
+                        .transpose()
+                        .map_err(|reason| input.damaged(*index_at, format!("index: {reason}")))?,
+                },
+            };
+            of_objects.extend(info.is_some().then_some(place));
+            infos.extend(info);
         }
+        let paths = prerequisites.iter().map(|one| &one.path);
         let mut seen = std::collections::HashSet::new();
-        if let Some(twice) = infos.iter().find(|info| !seen.insert(&info.path)) {
-            let reason = format!("index: {} stands in it twice", twice.path);
+        if let Some(twice) =
+            paths.chain(infos.iter().map(|info| &info.path)).find(|path| !seen.insert(*path))
+        {
+            let reason = format!("index: {twice} stands in it twice");
             return Err(input.damaged(*index_at, reason));
         }
-        Ok(Self { infos, places, derivations: decoded.derivations })
+        let derivations = decoded.derivations;
+        Ok(Self { infos, entries: plain, prerequisites, places: of_objects, derivations })
     }
 }
 
@@ -303,13 +346,20 @@ fn decompress_index(packed: &[u8]) -> std::result::Result<Vec<u8>, String> {
 }
 
 /// The manifest has to describe the index that follows it.
-fn check_manifest(manifest: &Manifest, infos: &[PathInfo]) -> std::result::Result<(), String> {
+fn check_manifest(manifest: &Manifest, contents: &Contents) -> std::result::Result<(), String> {
+    let Contents { infos, prerequisites, .. } = contents;
     let nar_size = infos.iter().try_fold(0u64, |sum, info| sum.checked_add(info.nar_size));
-    if manifest.paths != infos.len() as u64 || Some(manifest.nar_size) != nar_size {
+    if manifest.paths != infos.len() as u64
+        || Some(manifest.nar_size) != nar_size
+        || manifest.prerequisites != prerequisites.len() as u64
+    {
         return Err("the manifest does not agree with the index".to_owned());
     }
-    let known: std::collections::HashSet<&StorePath> =
-        infos.iter().map(|info| &info.path).collect();
+    let known: std::collections::HashSet<&StorePath> = infos
+        .iter()
+        .map(|info| &info.path)
+        .chain(prerequisites.iter().map(|one| &one.path))
+        .collect();
     for root in &manifest.roots {
         let path = StorePath::from_basename(root.as_bytes())
             .map_err(|error| format!("the root `{root}`: {error}"))?;

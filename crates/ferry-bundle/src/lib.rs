@@ -9,7 +9,7 @@
 //! A [`Bundle`] is a [`Store`](ferry_store::Store) and a [`BundleWriter`] a
 //! [`Destination`](ferry_store::Destination): packing and loading are copies.
 
-mod base_section;
+mod against;
 mod codec;
 mod compact_index;
 mod derivations;
@@ -22,16 +22,20 @@ mod manifest;
 mod order;
 mod payload;
 mod pipeline;
+mod prerequisites;
 mod reader;
+mod replaced;
 mod streams;
 mod verify;
 mod writer;
 
+pub use against::Against;
 pub use error::{BundleError, Result};
 pub use format::{MAGIC, VERSION};
 pub use head::HeadDigest;
 pub use listing::{Entry, EntryKind, list_nar};
 pub use manifest::Manifest;
-pub use reader::{Bundle, ReadOptions};
-pub use verify::{VerifyReport, verify};
-pub use writer::{Against, BundleWriter, PackOptions};
+pub use prerequisites::{Prerequisite, Prerequisites};
+pub use reader::Bundle;
+pub use verify::{VerifyReport, verify, verify_against};
+pub use writer::{BundleWriter, PackOptions};

@@ -19,15 +19,19 @@ pub struct Manifest {
     pub paths: u64,
     /// Sum of their NAR sizes in bytes.
     pub nar_size: u64,
+    /// How many paths the receiving store has to have; none in a bundle that stands on its own.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub prerequisites: u64,
     /// How far back in the payload its blocks refer at most, in bytes. More than 64 MiB of that
     /// go to a temporary file where the bundle is read from a stream.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub reach: u64,
 }
 
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
-fn is_zero(number: &u64) -> bool {
-    *number == 0
+// The signature is serde's.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 impl Manifest {

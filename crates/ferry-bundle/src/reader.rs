@@ -6,29 +6,22 @@ use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use ferry_formats::derivation::OutputPaths;
 use ferry_formats::keys::{PublicKey, Signature};
 use ferry_formats::{PathInfo, StoreDir, StorePath, derivation};
 use ferry_store::{Error, NarRanges, NarVisitor, Store};
 
 use crate::head::{self, Head};
 use crate::order::Place;
-use crate::payload::{Bases, Input, Payload, Reading, Renames, Scan};
-use crate::{BundleError, HeadDigest, Manifest, Result};
+use crate::payload::{Bases, Input, Payload, Reading, Scan};
+use crate::writer::TEMPORARY;
+use crate::{BundleError, HeadDigest, Manifest, Prerequisite, Result};
 
 type Stream = BufReader<Box<dyn Read + Send>>;
 
 /// How many bytes of derivations are written at a time, and how many times that ahead.
 const BATCH: u64 = 128 << 10;
 const AHEAD: usize = 2;
-
-/// What reading a bundle takes besides the bundle.
-#[derive(Clone)]
-pub struct ReadOptions {
-    /// Where the content is read that the bundle is packed against: the store it goes to.
-    pub bases: Option<Arc<dyn NarRanges>>,
-    /// Where temporary files may be made. They hold up to all of the payload.
-    pub temporary: PathBuf,
-}
 
 /// An open bundle whose head was read and found whole.
 pub struct Bundle {
@@ -50,38 +43,40 @@ impl Bundle {
     ///
     /// # Errors
     /// When it cannot be read, is not a bundle, or its head is damaged.
-    pub fn open(path: &Path, options: ReadOptions) -> Result<Self> {
-        Self::read(open_file(path)?, path.display().to_string(), Some(path.to_owned()), options)
+    pub fn open(path: &Path) -> Result<Self> {
+        Self::read(open_file(path)?, path.display().to_string(), Some(path.to_owned()))
     }
 
     /// Reads a bundle from a stream, which can be read once; `name` is what to call it.
     ///
     /// # Errors
     /// As for [`Bundle::open`].
-    pub fn from_stream(
-        stream: impl Read + Send + 'static,
-        name: &str,
-        options: ReadOptions,
-    ) -> Result<Self> {
-        Self::read(Box::new(stream), name.to_owned(), None, options)
+    pub fn from_stream(stream: impl Read + Send + 'static, name: &str) -> Result<Self> {
+        Self::read(Box::new(stream), name.to_owned(), None)
     }
 
-    fn read(
-        stream: Box<dyn Read + Send>,
-        name: String,
-        file: Option<PathBuf>,
-        options: ReadOptions,
-    ) -> Result<Self> {
+    fn read(stream: Box<dyn Read + Send>, name: String, file: Option<PathBuf>) -> Result<Self> {
         let mut input = Input::new(BufReader::with_capacity(256 << 10, stream), name.clone());
         let head = head::read(&mut input)?;
         let numbers =
             head.infos.iter().zip(0..).map(|(info, number)| (info.path.clone(), number)).collect();
         let payload = Mutex::new(Some(input));
-        let renames = Renames::new(head.base.renames.iter().map(|(old, new)| (old, new)));
-        let ReadOptions { bases, temporary } = options;
-        let bases = Bases::new(head.store_dir.clone(), head.base.bases.clone(), renames, bases);
-        let (derivers, bases) = (OnceLock::new(), Arc::new(bases));
+        let (derivers, temporary) = (OnceLock::new(), PathBuf::from(TEMPORARY));
+        let Head { store_dir, prerequisites, replaced, .. } = &head;
+        let bases = Arc::new(Bases::of(store_dir, prerequisites, replaced, None));
         Ok(Self { name, head, numbers, derivers, payload, file, bases, temporary })
+    }
+
+    /// Says where the content is read that the bundle is packed against: the store it goes to.
+    pub fn read_bases_from(&mut self, nars: Arc<dyn NarRanges>) {
+        let Head { store_dir, prerequisites, replaced, .. } = &self.head;
+        self.bases = Arc::new(Bases::of(store_dir, prerequisites, replaced, Some(nars)));
+    }
+
+    /// Says where temporary files are made (default: `/var/tmp`). They hold up to all of the
+    /// payload.
+    pub fn temporary_files_in(&mut self, directory: PathBuf) {
+        self.temporary = directory;
     }
 
     /// What the bundle says about itself.
@@ -94,6 +89,21 @@ impl Bundle {
     #[must_use]
     pub fn path_infos(&self) -> &[PathInfo] {
         &self.head.infos
+    }
+
+    /// What is not in it, and has to be in the store that receives it.
+    #[must_use]
+    pub fn prerequisites(&self) -> &[Prerequisite] {
+        &self.head.prerequisites
+    }
+
+    /// What stands for derivations among the prerequisites in those that are in it, by its word.
+    pub(crate) fn output_paths(&self) -> OutputPaths {
+        let mut known = OutputPaths::default();
+        for (path, hash) in self.head.derivations.given() {
+            known.know(path.clone(), hash);
+        }
+        known
     }
 
     /// The version of its format.
@@ -136,8 +146,7 @@ impl Bundle {
         let Some(file) = &self.file else {
             return Err(BundleError::StreamUsedUp { bundle: self.name.clone() });
         };
-        let options = ReadOptions { bases: None, temporary: self.temporary.clone() };
-        let again = Self::read(open_file(file)?, self.name.clone(), None, options)?;
+        let again = Self::read(open_file(file)?, self.name.clone(), None)?;
         if again.head.digest != self.head.digest {
             return Err(BundleError::Damaged {
                 bundle: self.name.clone(),

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ferry_formats::derivation::OutputPaths;
 use ferry_formats::{NarHash, PathInfo, StoreDir, StorePath, nar};
 use ferry_store::admission::{Admitted, Plan};
 use ferry_store::progress::Progress;
@@ -40,11 +41,34 @@ pub fn verify(
     trust: &TrustPolicy,
     progress: &dyn Progress,
 ) -> Result<VerifyReport> {
+    verify_as(bundle, None, trust, progress)
+}
+
+/// The same for a store that has the prerequisites: derivations are checked against those that it
+/// has, and not against what the bundle says about them.
+///
+/// # Errors
+/// With the first thing that is wrong, and where `destination` lacks a prerequisite that is needed.
+pub fn verify_against(
+    bundle: &Bundle,
+    destination: &dyn Destination,
+    trust: &TrustPolicy,
+    progress: &dyn Progress,
+) -> Result<VerifyReport> {
+    verify_as(bundle, Some(destination), trust, progress)
+}
+
+fn verify_as(
+    bundle: &Bundle,
+    against: Option<&dyn Destination>,
+    trust: &TrustPolicy,
+    progress: &dyn Progress,
+) -> Result<VerifyReport> {
     let infos = bundle.path_infos();
     let store_dir = bundle.store_dir();
     let offered: BTreeMap<StorePath, PathInfo> =
         infos.iter().map(|info| (info.path.clone(), info.clone())).collect();
-    let copied = copy(bundle, &Nowhere { bundle }, offered, &[], progress)?;
+    let copied = copy(bundle, &Nowhere { bundle, against }, offered, &[], progress)?;
     let count = |holds: &dyn Fn(&PathInfo) -> bool| infos.iter().filter(|info| holds(info)).count();
     Ok(VerifyReport {
         copied,
@@ -68,6 +92,8 @@ pub fn verify(
 /// A destination that keeps nothing.
 struct Nowhere<'a> {
     bundle: &'a Bundle,
+    /// Where the prerequisites are, if that is known.
+    against: Option<&'a dyn Destination>,
 }
 
 impl Destination for Nowhere<'_> {
@@ -84,10 +110,23 @@ impl Destination for Nowhere<'_> {
     }
 
     fn present(&self, paths: &[StorePath]) -> Result<Vec<Option<NarHash>>> {
-        Ok(vec![None; paths.len()])
+        let list = self.bundle.prerequisites();
+        let known: BTreeMap<&StorePath, NarHash> =
+            list.iter().map(|one| (&one.path, one.known_content())).collect();
+        Ok(paths.iter().map(|path| known.get(path).copied()).collect())
+    }
+
+    fn output_paths(&self) -> OutputPaths {
+        match self.against {
+            Some(destination) => destination.output_paths(),
+            None => self.bundle.output_paths(),
+        }
     }
 
     fn derivation_text(&self, path: &StorePath) -> Result<Vec<u8>> {
+        if let Some(destination) = self.against {
+            return destination.derivation_text(path);
+        }
         Err(Error::NotValid { path: self.store_dir().render_path(path), store: self.describe() })
     }
 

@@ -1,22 +1,26 @@
 //! Writing a bundle in one pass: the derivations come first and go into the head; then the other
 //! NARs as they come.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::io::{Read, Write};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
+use ferry_formats::derivation::OutputPaths;
 use ferry_formats::keys::SecretKey;
 use ferry_formats::{NarHash, PathInfo, StoreDir, StorePath, nar};
 use ferry_store::admission::{Admitted, Plan};
-use ferry_store::{Destination, Error, NarRanges, Result, SignatureCheck, StoreWriter};
+use ferry_store::{Destination, Error, Result, SignatureCheck, StoreWriter};
 use sha2::{Digest as _, Sha256};
 
-use crate::base_section::BaseSection;
+use crate::against::Against;
 use crate::derivations::Encoder;
 use crate::head;
-use crate::payload::{Base, Bases, HashedOutput, PayloadWriter, Renames, Writing, reach};
-use crate::{BundleError, Manifest};
+use crate::payload::{Bases, HashedOutput, PayloadWriter, Writing, reach};
+use crate::{BundleError, Manifest, Prerequisites};
+
+/// Where temporary files are made unless another place is named: large ones belong on a disk.
+pub(crate) const TEMPORARY: &str = "/var/tmp";
 
 /// How to write a bundle.
 pub struct PackOptions {
@@ -28,47 +32,8 @@ pub struct PackOptions {
     pub level: i32,
     /// Keys to sign the bundle with.
     pub sign_with: Vec<SecretKey>,
-    /// Content that the other side has.
-    pub against: Option<Against>,
-    /// Where temporary files may be made. They hold up to all of the payload.
-    pub temporary: PathBuf,
-}
-
-/// Content that the other side has, to pack what is similar against.
-#[derive(Clone)]
-pub struct Against {
-    /// Objects of the other side, each with the path that has taken its place. Where that one is packed,
-    /// the NAR of the object serves to make it small.
-    pub bases: Vec<(PathInfo, StorePath)>,
-    /// More store paths that others have taken the place of. Their hashes, like those of the bases,
-    /// are replaced in what is read of the bases.
-    pub renames: Vec<(StorePath, StorePath)>,
-    /// Where the NARs of the bases are read.
-    pub nars: Arc<dyn NarRanges>,
-}
-
-impl Against {
-    /// What the head says of it, for a bundle with these paths.
-    fn section(&self, infos: &[PathInfo]) -> BaseSection {
-        let packed: HashSet<&StorePath> = infos.iter().map(|info| &info.path).collect();
-        let mut known = HashSet::new();
-        let mut found = BaseSection::default();
-        let bases = self.bases.iter().map(|(base, new)| (&base.path, new));
-        let renames = self.renames.iter().map(|(old, new)| (old, new));
-        for (old, new) in bases.chain(renames) {
-            if old.digest() != new.digest() && known.insert(old) {
-                found.renames.push((*old.digest(), *new.digest()));
-            }
-        }
-        let mut known = HashSet::new();
-        for (base, new) in &self.bases {
-            if packed.contains(new) && known.insert(&base.path) {
-                let PathInfo { path, nar_hash, nar_size, .. } = base.clone();
-                found.bases.push(Base { path, nar_hash, nar_size });
-            }
-        }
-        found
-    }
+    /// What is left out because the other side has it.
+    pub prerequisites: Prerequisites,
 }
 
 /// A bundle to be written to `W`, as a destination for one copy.
@@ -76,13 +41,35 @@ pub struct BundleWriter<W> {
     store_dir: StoreDir,
     name: String,
     options: PackOptions,
+    against: Option<Against>,
+    temporary: PathBuf,
     sink: Mutex<Option<W>>,
 }
 
 impl<W: Write + Send + 'static> BundleWriter<W> {
     /// A bundle of paths in `store_dir`; `name` is what to call it in messages.
     pub fn new(sink: W, name: String, store_dir: StoreDir, options: PackOptions) -> Self {
-        Self { store_dir, name, options, sink: Mutex::new(Some(sink)) }
+        let temporary = PathBuf::from(TEMPORARY);
+        let sink = Mutex::new(Some(sink));
+        Self { store_dir, name, options, against: None, temporary, sink }
+    }
+
+    /// Packs what is similar against content that the other side has. The bases become
+    /// prerequisites.
+    #[must_use]
+    pub fn against(mut self, against: Against) -> Self {
+        for (base, _) in &against.bases {
+            self.options.prerequisites.add_content_base(base);
+        }
+        self.against = Some(against);
+        self
+    }
+
+    /// Where temporary files are made (default: `/var/tmp`). They hold up to all of the payload.
+    #[must_use]
+    pub fn temporary_files_in(mut self, directory: PathBuf) -> Self {
+        self.temporary = directory;
+        self
     }
 }
 
@@ -100,11 +87,18 @@ impl<W: Write + Send + 'static> Destination for BundleWriter<W> {
     }
 
     fn present(&self, paths: &[StorePath]) -> Result<Vec<Option<NarHash>>> {
-        Ok(vec![None; paths.len()])
+        let list = self.options.prerequisites.list();
+        let known: HashMap<&StorePath, NarHash> =
+            list.iter().map(|one| (&one.path, one.known_content())).collect();
+        Ok(paths.iter().map(|path| known.get(path).copied()).collect())
+    }
+
+    fn output_paths(&self) -> OutputPaths {
+        self.options.prerequisites.known().clone()
     }
 
     fn derivation_text(&self, path: &StorePath) -> Result<Vec<u8>> {
-        // Closed under references, a bundle gets every input before its dependents.
+        // A bundle gets every input before its dependents, or knows what stands for it.
         Err(Error::NotValid { path: self.store_dir.render_path(path), store: self.describe() })
     }
 
@@ -123,6 +117,7 @@ impl<W: Write + Send + 'static> Destination for BundleWriter<W> {
             roots: self.options.roots.iter().map(StorePath::to_basename).collect(),
             paths: plan.infos().len() as u64,
             nar_size: plan.nar_size(),
+            prerequisites: self.options.prerequisites.list().len() as u64,
             reach: 0,
         };
         let infos = plan.infos();
@@ -131,7 +126,10 @@ impl<W: Write + Send + 'static> Destination for BundleWriter<W> {
             infos,
             manifest,
             places: infos.iter().zip(0..).map(|(info, place)| (&info.path, place)).collect(),
-            beginning: Some((sink, Encoder::new(&self.store_dir, infos))),
+            beginning: Some((
+                sink,
+                Encoder::new(&self.store_dir, infos, &self.options.prerequisites),
+            )),
             kept: BTreeMap::new(),
             payload: None,
         }))
@@ -187,28 +185,31 @@ impl<W: Write + Send + 'static> PartsWriter<'_, W> {
             let of_coded: u64 = of_coded.map(|info| info.nar_size).sum();
             let size = self.manifest.nar_size.saturating_sub(of_coded);
             self.manifest.reach = reach(size);
-            let against = self.bundle.options.against.as_ref();
-            let base = against.map(|against| against.section(self.infos)).unwrap_or_default();
+            let prerequisites = self.bundle.options.prerequisites.list();
+            let against = self.bundle.against.as_ref();
+            let replaced =
+                against.map(|against| against.replaced(prerequisites)).unwrap_or_default();
             let store_dir = &self.bundle.store_dir;
             let head = head::encode(
                 &self.manifest,
                 store_dir,
+                prerequisites,
                 self.infos,
                 derivations,
-                &base,
+                &replaced,
                 *level,
                 sign_with,
             )?;
             let mut output = HashedOutput { sink, digest: Sha256::new() };
             output.put(&head).map_err(failed())?;
-            let renames = Renames::new(base.renames.iter().map(|(old, new)| (old, new)));
-            let nars = against.map(|against| Arc::clone(&against.nars));
+            let nars = against.map(|against| against.nars.clone());
+            let bases = Bases::of(store_dir, prerequisites, &replaced, nars);
             let writing = Writing {
                 name: name.clone(),
                 level: *level,
                 size,
-                bases: Bases::new(store_dir.clone(), base.bases, renames, nars),
-                directory: self.bundle.options.temporary.clone(),
+                bases,
+                directory: self.bundle.temporary.clone(),
             };
             self.payload = Some(PayloadWriter::start(output, writing)?);
         }

@@ -8,11 +8,13 @@
 
 use std::collections::HashMap;
 
-use nix_derivation::{InputDerivationHash, InputResolutionError};
+use nix_derivation::InputResolutionError;
 use thiserror::Error;
 
 pub use nix_derivation::store_path::{downstream_placeholder, hash_placeholder};
-pub use nix_derivation::{ContentAddressMethod, Derivation, DerivationModuloHash, Output};
+pub use nix_derivation::{
+    ContentAddressMethod, Derivation, DerivationModuloHash, InputDerivationHash, Output,
+};
 
 use crate::{StoreDir, StorePath};
 
@@ -121,12 +123,23 @@ pub fn exported_derivations(derivation: &Derivation) -> Vec<StorePath> {
 }
 
 /// Computes the output paths of a graph of derivations, each derivation once.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct OutputPaths {
     hashes: HashMap<StorePath, InputDerivationHash>,
 }
 
 impl OutputPaths {
+    /// Takes somebody's word for what stands for a derivation in its dependents.
+    pub fn know(&mut self, path: StorePath, hash: InputDerivationHash) {
+        self.hashes.insert(path, hash);
+    }
+
+    /// What stands for a derivation in its dependents, if it was checked or is known otherwise.
+    #[must_use]
+    pub fn known(&self, path: &StorePath) -> Option<InputDerivationHash> {
+        self.hashes.get(path).copied()
+    }
+
     /// Checks that a derivation keeps Nix's rules and that the output paths it states are those
     /// that follow from its content, and remembers what its dependents need.
     ///

@@ -160,13 +160,14 @@ pub struct Checks<'a> {
 }
 
 impl<'a> Checks<'a> {
-    /// Checks for a store with this directory. `lookup` gives the text of derivations that are
-    /// not among those that go by.
+    /// Checks for a store with this directory. `known` is what stands for derivations that do not
+    /// go by, and `lookup` gives the text of the others.
     pub fn new(
         store_dir: StoreDir,
+        known: OutputPaths,
         lookup: impl FnMut(&StorePath) -> std::result::Result<Vec<u8>, String> + 'a,
     ) -> Self {
-        Self { store_dir, output_paths: OutputPaths::default(), lookup: Box::new(lookup) }
+        Self { store_dir, output_paths: known, lookup: Box::new(lookup) }
     }
 
     /// Wraps the NAR of a path. References have to go by before their referrers.

@@ -76,7 +76,8 @@ fn transfer(
     plan: &Plan,
     progress: &dyn Progress,
 ) -> Result<()> {
-    let mut checks = Checks::new(destination.store_dir().clone(), |path: &StorePath| {
+    let known = destination.output_paths();
+    let mut checks = Checks::new(destination.store_dir().clone(), known, |path: &StorePath| {
         destination.derivation_text(path).map_err(|error| error.to_string())
     });
     let mut writer = destination.writer(plan)?;

@@ -2,6 +2,7 @@
 
 use std::io::Read;
 
+use ferry_formats::derivation::OutputPaths;
 use ferry_formats::{NarHash, PathInfo, StoreDir, StorePath};
 
 use crate::admission::{Admitted, Plan};
@@ -138,6 +139,12 @@ pub trait Destination {
     /// # Errors
     /// When it does not have it, or cannot be asked.
     fn derivation_text(&self, path: &StorePath) -> Result<Vec<u8>>;
+
+    /// What it knows to stand for derivations that it has, in those that are to come. What it does
+    /// not know is computed from the texts.
+    fn output_paths(&self) -> OutputPaths {
+        OutputPaths::default()
+    }
 
     /// Who checks signatures.
     fn signature_check(&self) -> SignatureCheck<'_>;

@@ -1,12 +1,14 @@
 //! Writes coded derivations: strings and numbers of one kind side by side.
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
-use ferry_formats::PathInfo;
+use ferry_formats::{PathInfo, StoreDir, StorePath};
 
 use crate::codec::put_number;
+use crate::derivations::encode::GivenEntry;
+use crate::derivations::given;
 use crate::derivations::mentions::Writer;
-use crate::derivations::model::{Recipe, Shape, Tables, Target, column, column_of};
+use crate::derivations::model::{Known, Recipe, Shape, Tables, Target, column, column_of};
 use crate::derivations::tokens::END;
 use crate::streams;
 
@@ -23,19 +25,55 @@ struct Column {
     numbers: HashMap<u32, u64>,
 }
 
+/// What stands beside the coded derivations.
+pub(crate) struct Beside {
+    pub(crate) store_dir: StoreDir,
+    /// Derivations whose numbers stand before theirs.
+    pub(crate) given: Vec<GivenEntry>,
+    pub(crate) known: Vec<Known>,
+    /// How many entries of the index stand before those of the plan.
+    pub(crate) prerequisites: u32,
+}
+
+impl Beside {
+    /// Writes the list of the derivations that are given, with the outputs that are mentioned.
+    fn write(&self, recipes: &[Recipe], numbers: &mut Vec<u8>, digests: &mut Vec<u8>) {
+        let mentioned: HashSet<(&StorePath, u32)> = recipes
+            .iter()
+            .flat_map(|recipe| recipe.mentions.iter().chain(&recipe.extra))
+            .filter_map(|target| match target {
+                Target::Output { derivation, word } => {
+                    Some((&self.known.get(*derivation as usize)?.path, *word))
+                }
+                _ => None,
+            })
+            .collect();
+        let given = self.given.iter().zip(&self.known);
+        given::write(
+            &self.store_dir,
+            given.map(|((given, entry), known)| (given, known, *entry)),
+            |known, output| mentioned.contains(&(&known.path, output.word)),
+            (numbers, digests),
+        );
+    }
+}
+
 /// Writes a section; also returns the places of the derivations in its order.
 pub(crate) fn write(
     tables: Tables,
     recipes: Vec<Recipe>,
+    beside: &Beside,
     places: &[usize],
     infos: &[PathInfo],
     level: i32,
 ) -> std::io::Result<(Vec<u8>, Vec<usize>)> {
-    let order = order(&recipes);
-    let plain = plain_numbers(places, infos.len());
-    let mut renumbered = vec![0; recipes.len()];
-    for (old, new) in order.iter().zip(0..) {
-        if let Some(number) = renumbered.get_mut(*old) {
+    let given = beside.given.len();
+    let order = order(&recipes, given);
+    let plain = plain_numbers(places, infos.len(), beside.prerequisites);
+    let mut renumbered: Vec<u32> = (0..).take(given + recipes.len()).collect();
+    let first = u32::try_from(given).unwrap_or(u32::MAX);
+    for (old, new) in order.iter().zip(first..) {
+        if let Some(number) = renumbered.get_mut(given + *old) {
             *number = new;
         }
     }
@@ -53,9 +91,9 @@ pub(crate) fn write(
         std::iter::repeat_with(Column::default).take(column_count(&tables)).collect();
     let mut shapes = Shapes::default();
     let (mut shape_numbers, mut differences) = (Vec::new(), Vec::new());
-    let (mut digests, mut signatures) = (Vec::new(), Vec::new());
+    let (mut digests, mut signatures) = (Vec::<u8>::new(), Vec::new());
     let mut writer = Writer::default();
-    for (current, number) in (0..).zip(&order) {
+    for (current, number) in (first..).zip(&order) {
         let (Some(recipe), Some(place)) = (recipes.get(*number), places.get(*number)) else {
             continue;
         };
@@ -90,9 +128,14 @@ pub(crate) fn write(
     }
 
     let mut numbers = Vec::new();
+    put_number(&mut numbers, given as u64);
     put_number(&mut numbers, order.len() as u64);
     put_number(&mut numbers, tables.words.len() as u64);
     put_number(&mut numbers, keys.order.len() as u64);
+    let mut given_digests = Vec::new();
+    beside.write(&recipes, &mut numbers, &mut given_digests);
+    given_digests.extend(digests);
+    let digests = given_digests;
     shapes.write(&tables, &keys, &mut numbers);
     let mut texts = Vec::new();
     for word in &tables.words {
@@ -149,21 +192,22 @@ fn renumber(renumbered: &[u32], number: u32) -> u32 {
     renumbered.get(number as usize).copied().unwrap_or(u32::MAX)
 }
 
-/// The number in the index of everything in the plan that is not coded.
-fn plain_numbers(coded: &[usize], count: usize) -> Vec<u32> {
+/// The number in the index of everything in the plan that is not coded, then of the prerequisites,
+/// whose entries stand first.
+fn plain_numbers(coded: &[usize], count: usize, prerequisites: u32) -> Vec<u32> {
     let mut is_coded = vec![false; count];
     for place in coded {
         if let Some(coded) = is_coded.get_mut(*place) {
             *coded = true;
         }
     }
-    let mut next = 0;
+    let mut next = prerequisites;
     let number = |coded: bool| {
         let number = next;
         next += u32::from(!coded);
         number
     };
-    is_coded.into_iter().map(number).collect()
+    is_coded.into_iter().map(number).chain(0..prerequisites).collect()
 }
 
 /// Keys in their order.
@@ -233,15 +277,15 @@ impl Shapes {
     }
 }
 
-/// An order in which each derivation follows what it mentions, the first mentioned last: so that
+/// An order of those behind the first `given` in which each derivation follows what it mentions, the first mentioned last: so that
 /// what is mentioned next is mostly the last that was not.
-fn order(recipes: &[Recipe]) -> Vec<usize> {
+fn order(recipes: &[Recipe], given: usize) -> Vec<usize> {
     let edges = |recipe: &Recipe| -> Vec<usize> {
         let all = recipe.mentions.iter().chain(&recipe.extra);
         let mut seen = hashbrown::HashSet::new();
         let mut edges: Vec<usize> = all
             .filter_map(|target| target.derivation())
-            .map(|number| number as usize)
+            .filter_map(|number| (number as usize).checked_sub(given))
             .filter(|number| seen.insert(*number))
             .collect();
         edges.reverse();

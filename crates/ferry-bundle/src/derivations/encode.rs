@@ -4,7 +4,9 @@ use hashbrown::{HashMap, HashSet};
 
 use ferry_formats::{ContentAddress, PathInfo, StoreDir, StorePath};
 
+use crate::Prerequisites;
 use crate::derivations::columns;
+use crate::derivations::given::Given;
 use crate::derivations::model::{
     Addressing, Kind, Known, Recipe, Shape, Tables, Target, Template, column, column_of,
 };
@@ -24,7 +26,7 @@ pub(crate) struct Encoder {
     store_dir: StoreDir,
     /// What a store path begins with.
     prefix: Vec<u8>,
-    /// All paths of the plan.
+    /// All paths of the plan, then the prerequisites.
     paths: Vec<StorePath>,
     rendered: Vec<Box<str>>,
     /// Derivations by the hash part of their path, and of their outputs' paths.
@@ -35,10 +37,17 @@ pub(crate) struct Encoder {
     tables: Tables,
     interned: Interned,
     recipes: Vec<Recipe>,
+    /// Those that are given and coded.
     known: Vec<Known>,
+    given: Vec<GivenEntry>,
+    /// How many prerequisites there are.
+    prerequisites: u32,
     /// The place of each in the plan.
     places: Vec<usize>,
 }
+
+/// A derivation that is given, and its number among the prerequisites.
+pub(crate) type GivenEntry = (Given, u32);
 
 #[derive(Clone, Copy)]
 enum Placeholder {
@@ -55,9 +64,16 @@ struct Interned {
 }
 
 impl Encoder {
-    /// For derivations among these paths.
-    pub(crate) fn new(store_dir: &StoreDir, infos: &[PathInfo]) -> Self {
-        let paths: Vec<StorePath> = infos.iter().map(|info| info.path.clone()).collect();
+    /// For derivations among these paths, where the other side has the prerequisites.
+    pub(crate) fn new(
+        store_dir: &StoreDir,
+        infos: &[PathInfo],
+        prerequisites: &Prerequisites,
+    ) -> Self {
+        let list = prerequisites.list();
+        let carried = infos.iter().map(|info| &info.path);
+        let paths: Vec<StorePath> =
+            carried.chain(list.iter().map(|one| &one.path)).cloned().collect();
         let rendered: Vec<Box<str>> =
             paths.iter().map(|path| store_dir.render_path(path).into()).collect();
         let prefix = match store_dir.as_str() {
@@ -72,7 +88,7 @@ impl Encoder {
                 Some((hash_part(path.as_bytes(), &prefix)?, Target::Plain(number)))
             })
             .collect();
-        Self {
+        let mut this = Self {
             store_dir: store_dir.clone(),
             prefix,
             paths,
@@ -85,8 +101,28 @@ impl Encoder {
             interned: Interned::default(),
             recipes: Vec::new(),
             known: Vec::new(),
+            given: Vec::new(),
+            prerequisites: u32::try_from(list.len()).unwrap_or(u32::MAX),
             places: Vec::new(),
+        };
+        let numbers: HashMap<&StorePath, u32> = list.iter().map(|one| &one.path).zip(0..).collect();
+        for given in prerequisites.given() {
+            if let Some(number) = numbers.get(&given.path) {
+                this.give(given, *number);
+            }
         }
+        this
+    }
+
+    /// Makes a derivation known that is not in the bundle.
+    fn give(&mut self, given: &Given, number: u32) -> Option<()> {
+        let words = given.outputs.iter().map(|output| self.word(&output.name));
+        let words = words.collect::<Option<Vec<u32>>>()?;
+        let known = given.known(&self.store_dir, &words)?;
+        self.learn(&known)?;
+        self.given.push((given.clone(), number));
+        self.known.push(known);
+        Some(())
     }
 
     /// Codes the derivation at a place in the plan, or returns `false` where it cannot be coded.
@@ -122,7 +158,7 @@ impl Encoder {
         if !same {
             return None;
         }
-        self.learn(&recipe, &settled.known)?;
+        self.learn(&settled.known)?;
         self.recipes.push(recipe);
         self.known.push(settled.known);
         self.places.push(place);
@@ -144,13 +180,12 @@ impl Encoder {
     }
 
     /// Makes a derivation known to those that follow.
-    fn learn(&mut self, recipe: &Recipe, known: &Known) -> Option<()> {
-        let number = u32::try_from(self.recipes.len()).ok()?;
+    fn learn(&mut self, known: &Known) -> Option<()> {
+        let number = u32::try_from(self.known.len()).ok()?;
         let hash = hash_part(known.rendered.as_bytes(), &self.prefix)?;
         self.derivations.insert(hash, Target::Derivation(number));
-        let shape = self.tables.shapes.get(recipe.shape as usize)?;
-        for ((word, _), output) in shape.outputs.iter().zip(&known.outputs) {
-            let target = Target::Output { derivation: number, word: *word };
+        for output in &known.outputs {
+            let target = Target::Output { derivation: number, word: output.word };
             if output.is_path {
                 let hash = hash_part(output.text.as_bytes(), &self.prefix)?;
                 self.outputs.insert(hash, target);
@@ -165,19 +200,12 @@ impl Encoder {
     fn recipe(&mut self, name: &[u8], parts: &Parts<'_>) -> Option<Recipe> {
         let mut digest = Box::default();
         let mut outputs = Vec::new();
-        for [name, path, method, hash] in &parts.outputs {
-            let kind = match (method.is_empty(), path.is_empty(), *hash) {
-                (true, true, b"") => Kind::Deferred,
-                (true, false, b"") => Kind::InputAddressed,
-                (true, ..) => return None,
-                (false, true, b"") => Kind::Floating(Addressing::parse(method)?),
-                (false, true, b"impure") => Kind::Impure(Addressing::parse(method)?),
-                (false, false, hash) => {
-                    digest = from_hex(hash)?;
-                    Kind::Fixed(Addressing::parse(method)?)
-                }
-                (false, true, _) => return None,
-            };
+        for output in &parts.outputs {
+            let (kind, fixed) = kind_of(output)?;
+            if let Kind::Fixed(_) = kind {
+                digest = fixed;
+            }
+            let [name, ..] = output;
             outputs.push((self.word(name)?, kind));
         }
         let inputs = self.inputs(parts)?;
@@ -371,11 +399,30 @@ impl Encoder {
         infos: &[PathInfo],
         level: i32,
     ) -> std::io::Result<(Vec<u8>, Vec<usize>)> {
-        let Self { tables, recipes, places, known, rendered, paths, interned, outputs, .. } = self;
+        let Self { tables, recipes, places, mut known, rendered, paths, interned, .. } = self;
+        let Self { outputs, given, store_dir, prerequisites, .. } = self;
+        known.truncate(given.len());
+        let beside = columns::Beside { store_dir, given, known, prerequisites };
         // What follows has need of the memory.
-        drop((known, rendered, paths, interned, outputs));
-        columns::write(tables, recipes, &places, infos, level)
+        drop((rendered, paths, interned, outputs));
+        columns::write(tables, recipes, &beside, &places, infos, level)
     }
+}
+
+/// The kind of an output, and the digest of a fixed one.
+pub(crate) fn kind_of([_, path, method, hash]: &[&[u8]; 4]) -> Option<(Kind, Box<[u8]>)> {
+    let kind = match (method.is_empty(), path.is_empty(), *hash) {
+        (true, true, b"") => Kind::Deferred,
+        (true, false, b"") => Kind::InputAddressed,
+        (true, ..) => return None,
+        (false, true, b"") => Kind::Floating(Addressing::parse(method)?),
+        (false, true, b"impure") => Kind::Impure(Addressing::parse(method)?),
+        (false, false, hash) => {
+            return Some((Kind::Fixed(Addressing::parse(method)?), from_hex(hash)?));
+        }
+        (false, true, _) => return None,
+    };
+    Some((kind, Box::default()))
 }
 
 /// What is an input without being mentioned, and which mentions are no inputs.

@@ -9,6 +9,7 @@
 mod amounts;
 mod columns;
 mod encode;
+mod given;
 mod mentions;
 mod model;
 mod read;
@@ -19,4 +20,5 @@ mod tokens;
 
 pub(crate) use amounts::Amounts;
 pub(crate) use encode::Encoder;
+pub(crate) use given::Given;
 pub(crate) use read::{Derivations, decode};

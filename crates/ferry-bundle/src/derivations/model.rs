@@ -184,12 +184,13 @@ pub(crate) struct Known {
     pub(crate) rendered: Box<str>,
     /// The outputs in the order of the shape.
     pub(crate) outputs: Box<[KnownOutput]>,
-    pub(crate) shape: u32,
     pub(crate) identity: Identity,
 }
 
 #[derive(Clone, Debug)]
 pub(crate) struct KnownOutput {
+    /// Its name, as the number of a word.
+    pub(crate) word: u32,
     /// The path with the store directory, or the placeholder that dependents use for it.
     pub(crate) text: Box<str>,
     /// Whether it is a path.

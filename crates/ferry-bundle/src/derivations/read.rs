@@ -1,14 +1,16 @@
 //! Reads coded derivations, and computes what was left out.
 
 use crossbeam_channel::Sender;
+use ferry_formats::derivation::InputDerivationHash;
 use ferry_formats::keys::{Signature, parse_signature};
 use ferry_formats::{NarHash, PathInfo, StoreDir, StorePath, nar};
 
 use crate::codec::{Malformed, Take};
 use crate::derivations::amounts::Amounts;
+use crate::derivations::given;
 use crate::derivations::mentions::Reader;
 use crate::derivations::model::{
-    Kind, Known, Recipe, Shape, Tables, Target, Template, column, column_of,
+    Identity, Kind, Known, Recipe, Shape, Tables, Target, Template, column, column_of,
 };
 use crate::derivations::render::Context;
 use crate::derivations::settle::{settle, text_of};
@@ -21,14 +23,17 @@ use crate::streams;
 pub(crate) struct Derivations {
     tables: Tables,
     recipes: Vec<Recipe>,
+    /// Those that are not in the bundle, then those that are coded.
     known: Vec<Known>,
+    given: usize,
     plain: Vec<Box<str>>,
 }
 
 impl Derivations {
     /// The NAR of a derivation that was decoded.
     pub(crate) fn nar(&self, number: usize) -> Result<Vec<u8>, String> {
-        let (Some(recipe), Some(known)) = (self.recipes.get(number), self.known.get(number)) else {
+        let known = self.known.get(self.given + number);
+        let (Some(recipe), Some(known)) = (self.recipes.get(number), known) else {
             return Err(format!("no derivation {number}"));
         };
         let context = Context { tables: &self.tables, plain: &self.plain, known: &self.known };
@@ -38,11 +43,23 @@ impl Derivations {
     /// The outputs of a derivation with a path known before building.
     pub(crate) fn outputs(&self, number: usize) -> impl Iterator<Item = &str> {
         self.known
-            .get(number)
+            .get(self.given + number)
             .into_iter()
             .flat_map(|known| known.outputs.iter())
             .filter(|output| output.is_path)
             .map(|output| &*output.text)
+    }
+
+    /// What stands for derivations that are not in the bundle in those that are.
+    pub(crate) fn given(&self) -> impl Iterator<Item = (&StorePath, InputDerivationHash)> {
+        self.known.iter().take(self.given).map(|known| {
+            let hash = match known.identity {
+                Identity::Regular(hash) => InputDerivationHash::Regular(hash),
+                Identity::Fixed(hash) => InputDerivationHash::FixedOutput(hash),
+                Identity::Deferred => InputDerivationHash::Deferred,
+            };
+            (&known.path, hash)
+        })
     }
 
     /// The kind of path that each mentions: `plain` for entries of the index.
@@ -81,14 +98,16 @@ struct Columns<'a> {
 }
 
 /// Decodes a section: the derivations and their path infos, in order. `plain` are the paths in
-/// the index.
+/// the index, and `prerequisite` tells which of them are not in the bundle.
 pub(crate) fn decode(
     section: &[u8],
     store_dir: &StoreDir,
     plain: &[StorePath],
+    prerequisite: impl Fn(usize) -> bool,
 ) -> Result<Decoded, Malformed> {
     let [numbers, texts, digests] = streams::decode::<3>(section)?;
     let mut take = Take::new(&numbers);
+    let given = take.number()?;
     let count = take.number()?;
     let paths = format::Amounts { entries: count, references: 0, signatures: 0 };
     if let Some(excess) = Amounts::new(paths, 0).excess(section.len() as u64) {
@@ -98,8 +117,20 @@ pub(crate) fn decode(
     let mut decoded = Decoded::default();
     decoded.derivations.plain =
         plain.iter().map(|path| store_dir.render_path(path).into()).collect();
-    take_tables(count, &mut decoded.derivations.tables, &mut take, &mut texts)?;
-    let mut columns = Columns::take(&mut take, &mut texts, &digests, &decoded.derivations.tables)?;
+    let tables = &mut decoded.derivations.tables;
+    take_names(tables, &mut take, &mut texts)?;
+    let mut digests = Take::new(&digests);
+    let prerequisite = |entry: u64| {
+        let entry = usize::try_from(entry).ok().filter(|entry| prerequisite(*entry))?;
+        plain.get(entry)
+    };
+    let size = section.len() as u64;
+    let both = (&mut take, &mut digests);
+    let known = given::take(given, store_dir, prerequisite, &tables.words, size, both)?;
+    take_shapes(count, tables, &mut take)?;
+    decoded.derivations.given = known.len();
+    decoded.derivations.known = known;
+    let mut columns = Columns::take(&mut take, &mut texts, digests, &decoded.derivations.tables)?;
     take.finish()?;
     texts.finish()?;
     // The hashes of the NARs are needed by nothing here: another thread computes them.
@@ -109,7 +140,6 @@ pub(crate) fn decode(
             let texts = hashed.iter().flatten();
             texts.map(|text| NarHash::of(&nar::of_file(&text))).collect::<Vec<_>>()
         });
-        let size = section.len() as u64;
         let taken = decoded.take_all(count, store_dir, plain, &mut columns, size, &texts);
         drop(texts);
         (taken, hasher.join().unwrap_or_default())
@@ -125,8 +155,7 @@ pub(crate) fn decode(
     Ok(decoded)
 }
 
-fn take_tables(
-    derivations: u64,
+fn take_names(
     tables: &mut Tables,
     take: &mut Take<'_>,
     texts: &mut Take<'_>,
@@ -148,6 +177,14 @@ fn take_tables(
         }
         tables.keys.push(key);
     }
+    Ok(())
+}
+
+fn take_shapes(
+    derivations: u64,
+    tables: &mut Tables,
+    take: &mut Take<'_>,
+) -> Result<(), Malformed> {
     let shapes = take.number()?;
     if shapes > derivations {
         return take.malformed(format!("{shapes} shapes for {derivations} derivations"));
@@ -196,7 +233,7 @@ impl<'a> Columns<'a> {
     fn take(
         numbers: &mut Take<'a>,
         texts: &mut Take<'a>,
-        digests: &'a [u8],
+        digests: Take<'a>,
         tables: &Tables,
     ) -> Result<Self, Malformed> {
         let shapes = numbers.length()?;
@@ -215,7 +252,6 @@ impl<'a> Columns<'a> {
         let signatures = texts.part(signatures)?;
         let texts =
             lengths.iter().map(|[.., length]| texts.part(*length)).collect::<Result<_, _>>()?;
-        let digests = Take::new(digests);
         Ok(Self { shapes, differences, signatures, digests, values, mentions, texts })
     }
 
@@ -247,7 +283,8 @@ impl Decoded {
         let mut reader = Reader::default();
         let mut found = format::Amounts { entries: count, references: 0, signatures: 0 };
         let (mut size, mut batch, mut batched) = (0, Vec::new(), 0);
-        for current in 0..count {
+        let given = read.given as u64;
+        for current in given..given + count {
             let current = u32::try_from(current).unwrap_or(u32::MAX);
             let recipe = read.recipe(current, &mut reader, columns)?;
             let context = Context { tables: &read.tables, plain: &read.plain, known: &read.known };

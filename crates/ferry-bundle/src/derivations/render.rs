@@ -69,8 +69,7 @@ impl<'a> Context<'a> {
             Target::Derivation(number) => Ok(&self.known(number)?.rendered),
             Target::Output { derivation, word } => {
                 let known = self.known(derivation)?;
-                let place = self.shape(known.shape)?.outputs.iter().position(|(w, _)| *w == word);
-                let output = place.and_then(|place| known.outputs.get(place));
+                let output = known.outputs.iter().find(|output| output.word == word);
                 output
                     .map(|output| &*output.text)
                     .ok_or_else(|| format!("{} has no such output", known.rendered))

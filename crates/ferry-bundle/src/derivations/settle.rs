@@ -116,7 +116,7 @@ pub(crate) fn settle(
             outputs = own_paths(context, shape, |word| {
                 store_dir.build_output_path(modulo, word, name).map_err(|error| error.to_string())
             })
-            .map(|paths| render(store_dir, &paths))?;
+            .map(|paths| render(store_dir, shape, &paths))?;
             identity = Identity::Regular(hash(Form::AsInput, &outputs, out)?);
         }
         Kind::Fixed(by) => {
@@ -124,8 +124,9 @@ pub(crate) fn settle(
                 return Err("a fixed output of another name than out".to_owned());
             }
             let path = fixed_path(store_dir, by, &recipe.digest, name)?;
-            outputs = render(store_dir, std::slice::from_ref(&path));
-            identity = Identity::Fixed(fixed_hash(by, &recipe.digest, &outputs));
+            outputs = render(store_dir, shape, std::slice::from_ref(&path));
+            let path = store_dir.render_path(&path);
+            identity = Identity::Fixed(fixed_hash(by, &recipe.digest, &path));
         }
         Kind::Deferred | Kind::Floating(_) | Kind::Impure(_) => {
             outputs = Box::default();
@@ -160,12 +161,12 @@ pub(crate) fn settle(
             .map(|(word, _)| {
                 let text = downstream_placeholder(&path, [context.word(*word)?])
                     .map_err(|error| error.to_string())?;
-                Ok(KnownOutput { text: text.into(), is_path: false })
+                Ok(KnownOutput { word: *word, text: text.into(), is_path: false })
             })
             .collect::<Result<_, String>>()?;
     }
     let rendered = store_dir.render_path(&path).into();
-    let known = Known { path, rendered, outputs, shape: recipe.shape, identity };
+    let known = Known { path, rendered, outputs, identity };
     Ok(Settled { known, references, digest, paths_before })
 }
 
@@ -197,13 +198,16 @@ fn own_paths(
     shape.outputs.iter().map(|(word, _)| path(context.word(*word)?)).collect()
 }
 
-fn render(store_dir: &StoreDir, paths: &[StorePath]) -> Box<[KnownOutput]> {
-    let known =
-        |path| KnownOutput { text: store_dir.render_path(path).into_boxed_str(), is_path: true };
-    paths.iter().map(known).collect()
+fn render(store_dir: &StoreDir, shape: &Shape, paths: &[StorePath]) -> Box<[KnownOutput]> {
+    let known = |((word, _), path): (&(u32, Kind), &StorePath)| KnownOutput {
+        word: *word,
+        text: store_dir.render_path(path).into_boxed_str(),
+        is_path: true,
+    };
+    shape.outputs.iter().zip(paths).map(known).collect()
 }
 
-fn fixed_path(
+pub(crate) fn fixed_path(
     store_dir: &StoreDir,
     by: Addressing,
     digest: &[u8],
@@ -215,12 +219,10 @@ fn fixed_path(
 }
 
 /// What stands for a derivation with a fixed output, which may be made in any way.
-fn fixed_hash(by: Addressing, digest: &[u8], outputs: &[KnownOutput]) -> DerivationModuloHash {
+pub(crate) fn fixed_hash(by: Addressing, digest: &[u8], path: &str) -> DerivationModuloHash {
     let mut text = format!("fixed:out:{}{}:", by.prefix(), by.algorithm.as_str()).into_bytes();
     put_hex(&mut text, digest);
     text.push(b':');
-    for output in outputs {
-        text.extend(output.text.as_bytes());
-    }
+    text.extend(path.as_bytes());
     DerivationModuloHash::new(NarHash::of(&text).0)
 }

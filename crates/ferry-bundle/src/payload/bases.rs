@@ -7,17 +7,17 @@ use ferry_store::NarRanges;
 use sha2::{Digest as _, Sha256};
 
 use super::rewrite::Renames;
-use crate::{BundleError, Result};
+use crate::replaced::Replaced;
+use crate::{BundleError, Prerequisite, Result};
 
 /// Bytes that are read at a time to check a base.
 const CHUNK: u64 = 1 << 20;
 
 /// A store object whose NAR blocks may use.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Base {
-    pub(crate) path: StorePath,
-    pub(crate) nar_hash: NarHash,
-    pub(crate) nar_size: u64,
+struct Base {
+    path: StorePath,
+    nar_hash: NarHash,
+    nar_size: u64,
 }
 
 /// All bases of a bundle, and where their NARs are read.
@@ -29,28 +29,31 @@ pub(crate) struct Bases {
 }
 
 impl Bases {
-    pub(crate) fn new(
-        store_dir: StoreDir,
-        entries: Vec<Base>,
-        renames: Renames,
+    /// Those of `prerequisites` whose content is used.
+    pub(crate) fn of(
+        store_dir: &StoreDir,
+        prerequisites: &[Prerequisite],
+        replaced: &Replaced,
         nars: Option<Arc<dyn NarRanges>>,
     ) -> Self {
-        Self { entries, renames, store_dir, nars }
-    }
-
-    /// For payloads without any.
-    #[cfg(test)]
-    pub(crate) fn none() -> Self {
-        Self::new(StoreDir::default(), Vec::new(), Renames::default(), None)
+        let entries: Vec<Base> = prerequisites
+            .iter()
+            .filter_map(|one| {
+                let (nar_hash, nar_size) = one.content?;
+                Some(Base { path: one.path.clone(), nar_hash, nar_size })
+            })
+            .collect();
+        let pairs = entries.iter().zip(&replaced.bases);
+        let pairs =
+            pairs.filter_map(|(base, by)| Some((base.path.digest(), by.as_ref()?.digest())));
+        let others = replaced.others.iter().map(|(old, new)| (old, new));
+        let renames = Renames::new(pairs.chain(others));
+        Self { entries, renames, store_dir: store_dir.clone(), nars }
     }
 
     /// Their NAR sizes in bytes, in order.
     pub(crate) fn sizes(&self) -> Vec<u64> {
         self.entries.iter().map(|base| base.nar_size).collect()
-    }
-
-    pub(crate) fn get(&self, number: usize) -> Option<&Base> {
-        self.entries.get(number)
     }
 
     /// Fills `buffer` from the NAR of a base, with its hashes replaced.

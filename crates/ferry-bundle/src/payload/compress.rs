@@ -7,35 +7,47 @@ use zstd::zstd_safe::{CCtx, CParameter, DCtx, compress_bound, get_error_name};
 /// How much is tried, in so many pieces, to see whether a block compresses at all.
 const PROBE: usize = 16 << 10;
 const PROBES: usize = 8;
+/// zstd's level for what higher levels would gain nothing on.
+const FAST: i32 = 1;
 
 fn failed(code: usize) -> io::Error {
     io::Error::other(get_error_name(code))
 }
 
+/// What a block is packed against.
+#[derive(Default)]
+pub(crate) struct Prefix {
+    pub(crate) bytes: Vec<u8>,
+    /// Whether nearly all of the block is in it.
+    pub(crate) same: bool,
+}
+
 /// Compresses a block into one frame.
-pub(crate) fn compress(block: &[u8], prefix: &[u8], level: i32) -> io::Result<Vec<u8>> {
+pub(crate) fn compress(block: &[u8], prefix: &Prefix, level: i32) -> io::Result<Vec<u8>> {
     let mut context = CCtx::create();
     let mut set = |parameter| context.set_parameter(parameter).map(drop).map_err(failed);
     set(CParameter::ChecksumFlag(true))?;
-    if prefix.is_empty() {
-        let level = if level > 1 && !compresses(block) { 1 } else { level };
+    if prefix.bytes.is_empty() {
+        let level = if level > FAST && !compresses(block) { FAST } else { level };
         set(CParameter::CompressionLevel(level))?;
         return run(&mut context, block);
     }
-    // Tables and window over all of it.
-    let all = prefix.len() + block.len();
-    let log = (usize::BITS - (all - 1).leading_zeros()).max(18);
-    let e = |n: &str, d: u32| std::env::var(n).ok().and_then(|b| b.parse().ok()).unwrap_or(d);
-    set(CParameter::CompressionLevel(e("PL", 3) as i32))?;
-    set(CParameter::WindowLog(log))?;
-    set(CParameter::HashLog(e("HL", 22)))?;
-    set(CParameter::ChainLog(e("CL", 22)))?;
-    if e("LDM", 1) == 1 {
+    // A window over all of it, and tables that are large enough for that.
+    let all = prefix.bytes.len() + block.len();
+    set(CParameter::WindowLog((usize::BITS - (all - 1).leading_zeros()).max(18)))?;
+    if prefix.same || level < 9 {
+        // What is the same is found by long matches; there is nothing to gain from searching.
+        set(CParameter::CompressionLevel(if prefix.same { FAST } else { level.max(3) }))?;
+        set(CParameter::HashLog(if prefix.same { 18 } else { 20 }))?;
         set(CParameter::EnableLongDistanceMatching(true))?;
-        set(CParameter::LdmHashLog(e("LHL", 20)))?;
-        set(CParameter::LdmHashRateLog(e("LHR", 4)))?;
+        set(CParameter::LdmHashLog(20))?;
+        set(CParameter::LdmHashRateLog(if prefix.same { 5 } else { 4 }))?;
+    } else {
+        set(CParameter::CompressionLevel(level))?;
+        set(CParameter::HashLog(22))?;
+        set(CParameter::ChainLog(22))?;
     }
-    context.ref_prefix(prefix).map_err(failed)?;
+    context.ref_prefix(&prefix.bytes).map_err(failed)?;
     run(&mut context, block)
 }
 

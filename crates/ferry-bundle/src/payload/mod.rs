@@ -12,9 +12,8 @@ mod sections;
 mod similar;
 mod writer;
 
-pub(crate) use bases::{Base, Bases};
+pub(crate) use bases::Bases;
 pub(crate) use reader::{Payload, Reading};
-pub(crate) use rewrite::Renames;
 pub(crate) use scan::Scan;
 pub(crate) use sections::Input;
 pub(crate) use writer::{HashedOutput, PayloadWriter, Writing, reach};

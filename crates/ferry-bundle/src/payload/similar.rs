@@ -114,8 +114,9 @@ impl Similar {
         self.add(self.payload, number * BLOCK_SIZE as u64, samples);
     }
 
-    /// What a block with these samples should be packed against, sorted, within the limits of the format.
-    pub(crate) fn ranges(&self, number: u64, samples: &[Sample]) -> Vec<Range> {
+    /// What a block with these samples should be packed against, sorted, within the limits of the
+    /// format; and whether nearly all of the block is in that.
+    pub(crate) fn ranges(&self, number: u64, samples: &[Sample]) -> (Vec<Range>, bool) {
         let mut votes: HashMap<u32, u64> = HashMap::new();
         for sample in samples {
             if let Ok(page) = self.find(sample.fingerprint) {
@@ -128,6 +129,8 @@ impl Similar {
         votes.sort_unstable_by_key(|(page, votes)| (std::cmp::Reverse(*votes), *page));
         let most = self.effort.prefix / usize::try_from(PAGE).unwrap_or(1);
         votes.truncate(most);
+        let covered: u64 = votes.iter().map(|(_, votes)| votes).sum();
+        let same = covered >= samples.len() as u64 / 8 * 7;
         let mut chosen: Vec<u32> = votes.iter().map(|(page, _)| *page).collect();
         let mut known: std::collections::HashSet<u32> = chosen.iter().copied().collect();
         // What stands around it, in which zstd finds what samples did not.
@@ -142,7 +145,7 @@ impl Similar {
             }
         }
         chosen.sort_unstable();
-        self.joined(number, &chosen)
+        (self.joined(number, &chosen), same)
     }
 
     fn joined(&self, number: u64, pages: &[u32]) -> Vec<Range> {

@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::Bases;
 use super::block::{Range, Source, put_ranges};
-use super::compress::compress;
+use super::compress::{Prefix, compress};
 use super::history::History;
 use super::sampling::{Sample, samples};
 use super::similar::{Effort, Similar};
@@ -165,19 +165,13 @@ impl PayloadWriter {
     }
 }
 
-/// How hard to look at a level.
-fn effort(writing: &Writing) -> Effort {
-    let bits = std::env::var("BITS").ok().and_then(|b| b.parse().ok()).unwrap_or(7);
-    let prefix =
-        std::env::var("PREFIX").ok().and_then(|b| b.parse::<usize>().ok()).unwrap_or(8) << 20;
-    let _ = writing;
-    Effort { bits, prefix }
-}
+/// How hard to look. Content is found by the same samples at every level.
+const EFFORT: Effort = Effort { bits: 7, prefix: 8 << 20 };
 
 /// Samples all bases.
 fn look_through_bases(writing: &Writing) -> Result<Similar> {
     let sizes = writing.bases.sizes();
-    let mut similar = Similar::new(&sizes, writing.size, effort(writing));
+    let mut similar = Similar::new(&sizes, writing.size, EFFORT);
     let bits = similar.bits();
     let pieces = sizes.iter().zip(0..).flat_map(|(size, base)| {
         (0..*size).step_by(BLOCK_SIZE).map(move |offset| (base, offset, *size))
@@ -217,13 +211,13 @@ impl Shared {
         let block = Arc::new(block);
         // Before its turn is over: whoever comes next may refer to it.
         let kept = self.history.put(number, &block);
-        let ranges = self.in_turn(number, |similar| {
-            let ranges = similar.ranges(number, &found);
+        let (ranges, same) = self.in_turn(number, |similar| {
+            let chosen = similar.ranges(number, &found);
             similar.add_block(number, &found);
-            ranges
+            chosen
         });
         kept.map_err(failed())?;
-        let prefix = self.prefix(&ranges)?;
+        let prefix = Prefix { bytes: self.prefix(&ranges)?, same };
         let mut out = Vec::new();
         put_ranges(&mut out, &ranges);
         out.extend(compress(&block, &prefix, self.writing.level).map_err(failed())?);

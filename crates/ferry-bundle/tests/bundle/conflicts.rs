@@ -1,6 +1,6 @@
 //! What does not fit with what is there, or lacks what it needs.
 
-use ferry_bundle::{BundleWriter, PackOptions};
+use ferry_bundle::{BundleWriter, PackOptions, Prerequisites};
 use ferry_formats::StoreDir;
 use ferry_formats::StorePath;
 use ferry_store::closure::closure;
@@ -101,6 +101,7 @@ fn a_store_that_lacks_what_one_of_its_paths_refers_to_is_not_packed() {
         roots: vec![referrer.path().clone()],
         level: 1,
         sign_with: Vec::new(),
+        prerequisites: Prerequisites::default(),
     };
     let bundle =
         BundleWriter::new(std::io::sink(), "test".to_owned(), StoreDir::default(), options);
@@ -132,6 +133,7 @@ fn a_source_that_lies_about_a_nar_is_found_out_when_packing() {
         roots: Vec::new(),
         level: 1,
         sign_with: Vec::new(),
+        prerequisites: Prerequisites::default(),
     };
     let bundle =
         BundleWriter::new(std::io::sink(), "test".to_owned(), StoreDir::default(), options);

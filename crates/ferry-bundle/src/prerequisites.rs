@@ -1,0 +1,184 @@
+//! What a thin bundle leaves to the store that receives it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ferry_formats::derivation::{self, InputDerivationHash, OutputPaths};
+use ferry_formats::{NarHash, PathInfo, StorePath};
+use ferry_store::admission::read_single_file;
+use ferry_store::closure::references_first;
+use ferry_store::{Destination, Error, Result, Store};
+
+use crate::Bundle;
+use crate::derivations::Given;
+
+/// A store path that is not in a bundle, and that the receiving store has to have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Prerequisite {
+    /// The path.
+    pub path: StorePath,
+    /// Hash and size in bytes of its NAR, where the payload of the bundle builds on it.
+    pub content: Option<(NarHash, u64)>,
+}
+
+impl Prerequisite {
+    /// The hash of its NAR, for those who ask only whether there is one.
+    pub(crate) fn known_content(&self) -> NarHash {
+        self.content.map_or(NarHash([0; 32]), |(hash, _)| hash)
+    }
+}
+
+/// The prerequisites of a bundle that is to be written.
+#[derive(Default)]
+pub struct Prerequisites {
+    /// In the order of their entries.
+    list: Vec<Prerequisite>,
+    /// Those that are inputs of derivations in the bundle, in the same order.
+    given: Vec<Given>,
+    known: OutputPaths,
+}
+
+impl Prerequisites {
+    /// Of a bundle that carries `carried` out of `store`, where the other side has
+    /// `prerequisites`. What stands for derivations among them is computed from the texts in
+    /// `store`, each read once.
+    ///
+    /// # Errors
+    /// When a derivation is not in the store, cannot be read, or is not valid.
+    pub fn new(
+        store: &dyn Store,
+        carried: &BTreeMap<StorePath, PathInfo>,
+        prerequisites: &[PathInfo],
+    ) -> Result<Self> {
+        let list = prerequisites
+            .iter()
+            .map(|info| Prerequisite { path: info.path.clone(), content: None })
+            .collect();
+        let mut this = Self { list, ..Self::default() };
+        this.sort();
+        let inputs: BTreeSet<&StorePath> = carried
+            .values()
+            .filter(|info| info.path.is_derivation())
+            .flat_map(PathInfo::other_references)
+            .filter(|path| path.is_derivation() && !carried.contains_key(*path))
+            .collect();
+        let inputs: Vec<StorePath> = inputs.into_iter().cloned().collect();
+        this.read_derivations(store, &inputs)?;
+        Ok(this)
+    }
+
+    /// Makes a path one on whose content the payload builds.
+    pub fn add_content_base(&mut self, info: &PathInfo) {
+        let content = Some((info.nar_hash, info.nar_size));
+        match self.list.iter_mut().find(|one| one.path == info.path) {
+            Some(known) => known.content = content,
+            None => {
+                self.list.push(Prerequisite { path: info.path.clone(), content });
+                self.sort();
+            }
+        }
+    }
+
+    /// All of them, in the order of their entries.
+    #[must_use]
+    pub fn list(&self) -> &[Prerequisite] {
+        &self.list
+    }
+
+    /// What stands for derivations among them in their dependents.
+    pub(crate) fn known(&self) -> &OutputPaths {
+        &self.known
+    }
+
+    pub(crate) fn given(&self) -> &[Given] {
+        &self.given
+    }
+
+    /// Names that are alike side by side.
+    fn sort(&mut self) {
+        self.list.sort_by(|a, b| (a.path.name(), &a.path).cmp(&(b.path.name(), &b.path)));
+        let rank = |path: &StorePath| (path.name().to_owned(), path.clone());
+        self.given.sort_by_cached_key(|given| rank(&given.path));
+    }
+
+    /// Computes what stands for `inputs`, from all that they are made of.
+    fn read_derivations(&mut self, store: &dyn Store, inputs: &[StorePath]) -> Result<()> {
+        let wanted: BTreeSet<&StorePath> = inputs.iter().collect();
+        let closure = derivations_below(store, inputs)?;
+        store.read_nars(&closure, &mut |info, nar| {
+            let text = read_single_file(store.store_dir(), info, nar)?;
+            let parsed = derivation::parse(store.store_dir(), &info.path, &text)?;
+            // The store reads references first, so nothing has to be looked up.
+            self.known.check(&info.path, &parsed, &mut |input| store_text(store, input))?;
+            if wanted.contains(&info.path)
+                && let Some(hash) = self.known.known(&info.path)
+            {
+                self.given.extend(Given::new(&info.path, hash, &text));
+            }
+            Ok(())
+        })?;
+        self.sort();
+        // Those below are nobody's input here.
+        let mut known = OutputPaths::default();
+        for path in inputs {
+            let hash = self.known.known(path).unwrap_or(InputDerivationHash::Deferred);
+            known.know(path.clone(), hash);
+        }
+        self.known = known;
+        Ok(())
+    }
+}
+
+impl Bundle {
+    /// Those of its prerequisites that `destination` does not have.
+    ///
+    /// # Errors
+    /// When the destination cannot be asked, or has other content at a path on whose content the
+    /// payload builds ([`Error::Conflict`]).
+    pub fn missing_prerequisites(&self, destination: &dyn Destination) -> Result<Vec<StorePath>> {
+        let paths: Vec<StorePath> =
+            self.prerequisites().iter().map(|one| one.path.clone()).collect();
+        let mut missing = Vec::new();
+        for (one, there) in self.prerequisites().iter().zip(destination.present(&paths)?) {
+            match (there, one.content) {
+                (None, _) => missing.push(one.path.clone()),
+                (Some(there), Some((hash, _))) if there != hash => {
+                    return Err(Error::Conflict {
+                        path: destination.store_dir().render_path(&one.path),
+                        store: destination.describe(),
+                        present: there.to_string(),
+                        offered: hash.to_string(),
+                    });
+                }
+                (Some(_), _) => {}
+            }
+        }
+        missing.sort();
+        Ok(missing)
+    }
+}
+
+fn store_text(store: &dyn Store, path: &StorePath) -> std::result::Result<Vec<u8>, String> {
+    store.derivation_text(path).map_err(|error| error.to_string())
+}
+
+/// The derivations that these are made of, and they themselves, references first.
+fn derivations_below(store: &dyn Store, derivations: &[StorePath]) -> Result<Vec<PathInfo>> {
+    let mut seen: BTreeSet<StorePath> = derivations.iter().cloned().collect();
+    let mut wave: Vec<StorePath> = derivations.to_vec();
+    let mut found = Vec::new();
+    while !wave.is_empty() {
+        let mut next = Vec::new();
+        for (path, info) in wave.iter().zip(store.path_infos(&wave)?) {
+            let info = match info {
+                Some(info) => info,
+                None => store.require(path)?,
+            };
+            let below = info.other_references().filter(|path| path.is_derivation());
+            next.extend(below.filter(|path| seen.insert((*path).clone())).cloned());
+            found.push(info);
+        }
+        wave = next;
+    }
+    references_first(store.store_dir(), found)
+}

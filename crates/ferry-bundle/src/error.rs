@@ -74,7 +74,7 @@ pub enum BundleError {
         what: String,
     },
     /// The bundle is packed against content of a store, and none was named.
-    #[error("it is packed against {base}, and takes a store to read that from")]
+    #[error("it is packed against {base}, and can be read only together with a store that has it")]
     NoBases {
         /// The path whose content it takes.
         base: String,

@@ -10,6 +10,7 @@
 //! [`Destination`](ferry_store::Destination): packing and loading are copies.
 
 mod against;
+mod choose_bases;
 mod codec;
 mod compact_index;
 mod derivations;
@@ -30,6 +31,7 @@ mod verify;
 mod writer;
 
 pub use against::Against;
+pub use choose_bases::Counterparts;
 pub use error::{BundleError, Result};
 pub use format::{MAGIC, VERSION};
 pub use head::HeadDigest;

@@ -16,6 +16,11 @@ pub(crate) struct Replaced {
 }
 
 impl Replaced {
+    /// Where nothing took the place of any of so many bases.
+    pub(crate) fn none(bases: usize) -> Self {
+        Self { bases: vec![None; bases], others: Vec::new() }
+    }
+
     /// Encodes it, with the numbers of `entries` of the index.
     pub(crate) fn encode<'a>(&self, entries: impl Iterator<Item = &'a StorePath>) -> Vec<u8> {
         let (mut by_path, mut by_digest) = (HashMap::new(), HashMap::new());

@@ -17,6 +17,7 @@ use crate::against::Against;
 use crate::derivations::Encoder;
 use crate::head;
 use crate::payload::{Bases, HashedOutput, PayloadWriter, Writing, reach};
+use crate::replaced::Replaced;
 use crate::{BundleError, Manifest, Prerequisites};
 
 /// Where temporary files are made unless another place is named: large ones belong on a disk.
@@ -187,8 +188,9 @@ impl<W: Write + Send + 'static> PartsWriter<'_, W> {
             self.manifest.reach = reach(size);
             let prerequisites = self.bundle.options.prerequisites.list();
             let against = self.bundle.against.as_ref();
-            let replaced =
-                against.map(|against| against.replaced(prerequisites)).unwrap_or_default();
+            let bases = prerequisites.iter().filter(|one| one.content.is_some()).count();
+            let replaced = against
+                .map_or_else(|| Replaced::none(bases), |against| against.replaced(prerequisites));
             let store_dir = &self.bundle.store_dir;
             let head = head::encode(
                 &self.manifest,

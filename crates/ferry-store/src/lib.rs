@@ -31,5 +31,5 @@ pub mod uri;
 
 pub use copy::{CopyReport, copy};
 pub use error::{Error, Result};
-pub use nar_ranges::NarRanges;
+pub use nar_ranges::{NarRanges, SpooledNars};
 pub use store::{Destination, NarVisitor, Protection, SignatureCheck, Store, StoreWriter};

@@ -51,6 +51,11 @@ impl Bases {
         Self { entries, renames, store_dir: store_dir.clone(), nars }
     }
 
+    /// Whether their NARs can be read at all.
+    pub(crate) fn are_there(&self) -> bool {
+        self.nars.is_some()
+    }
+
     /// Their NAR sizes in bytes, in order.
     pub(crate) fn sizes(&self) -> Vec<u64> {
         self.entries.iter().map(|base| base.nar_size).collect()

@@ -173,6 +173,9 @@ fn look_through_bases(writing: &Writing) -> Result<Similar> {
     let sizes = writing.bases.sizes();
     let mut similar = Similar::new(&sizes, writing.size, EFFORT);
     let bits = similar.bits();
+    if !writing.bases.are_there() {
+        return Ok(similar);
+    }
     let pieces = sizes.iter().zip(0..).flat_map(|(size, base)| {
         (0..*size).step_by(BLOCK_SIZE).map(move |offset| (base, offset, *size))
     });

@@ -297,7 +297,7 @@ fn one_path_out_of_a_file_takes_only_the_blocks_that_it_refers_to() {
 #[test]
 fn what_is_far_back_is_found_from_a_file_and_from_a_stream() {
     let content = noise(6, 300_000);
-    let objects = [file("a", &content), file("b", &vec![0; 17 * BLOCK_SIZE]), file("c", &content)];
+    let objects = files([&content, &vec![0; 17 * BLOCK_SIZE], &content]);
     let bundle = packed(&objects);
     assert!(bundle.len() < content.len() + 60_000, "{} bytes", bundle.len());
     let directory = tempfile::tempdir().unwrap();

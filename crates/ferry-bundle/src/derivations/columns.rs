@@ -36,8 +36,9 @@ pub(crate) struct Beside {
 }
 
 impl Beside {
-    /// Writes the list of the derivations that are given, with the outputs that are mentioned.
-    fn write(&self, recipes: &[Recipe], numbers: &mut Vec<u8>, digests: &mut Vec<u8>) {
+    /// Writes the list of the derivations that are given, with the outputs that are mentioned, and
+    /// returns how many outputs those are.
+    fn write(&self, recipes: &[Recipe], numbers: &mut Vec<u8>, digests: &mut Vec<u8>) -> u64 {
         let mentioned: HashSet<(&StorePath, u32)> = recipes
             .iter()
             .flat_map(|recipe| recipe.mentions.iter().chain(&recipe.extra))
@@ -54,7 +55,7 @@ impl Beside {
             given.map(|((given, entry), known)| (given, known, *entry)),
             |known, output| mentioned.contains(&(&known.path, output.word)),
             (numbers, digests),
-        );
+        )
     }
 }
 
@@ -133,7 +134,7 @@ pub(crate) fn write(
     put_number(&mut numbers, tables.words.len() as u64);
     put_number(&mut numbers, keys.order.len() as u64);
     let mut given_digests = Vec::new();
-    beside.write(&recipes, &mut numbers, &mut given_digests);
+    let outputs = beside.write(&recipes, &mut numbers, &mut given_digests);
     given_digests.extend(digests);
     let digests = given_digests;
     shapes.write(&tables, &keys, &mut numbers);
@@ -164,6 +165,11 @@ pub(crate) fn write(
     drop((columns, tables, recipes, writer));
     let level = if numbers.len() + texts.len() <= SMALL { level.max(SMALL_LEVEL) } else { level };
     let section = streams::encode(&[&numbers, &texts, &digests], level)?;
+    if outputs > given::most_outputs(section.len() as u64) {
+        return Err(std::io::Error::other(format!(
+            "{outputs} outputs of prerequisites are too many"
+        )));
+    }
     let places = order.iter().filter_map(|number| places.get(*number).copied()).collect();
     Ok((section, places))
 }

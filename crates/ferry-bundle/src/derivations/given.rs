@@ -112,14 +112,15 @@ fn name_of(path: &StorePath) -> &str {
 }
 
 /// Writes the list: numbers, and digests. `entries` are the numbers of their entries, ascending;
-/// of the outputs those that `used` names are written.
+/// of the outputs those that `used` names are written. Returns how
+/// many those are.
 pub(crate) fn write<'a>(
     store_dir: &StoreDir,
     given: impl Iterator<Item = (&'a Given, &'a Known, u32)>,
     used: impl Fn(&Known, &KnownOutput) -> bool,
     (numbers, digests): (&mut Vec<u8>, &mut Vec<u8>),
-) {
-    let mut next = 0;
+) -> u64 {
+    let (mut next, mut count) = (0, 0);
     for (given, known, entry) in given {
         put_number(numbers, u64::from(entry - next));
         next = entry + 1;
@@ -129,6 +130,7 @@ pub(crate) fn write<'a>(
             known.outputs.iter().filter(|output| used(known, output)).collect();
         outputs.sort_by_key(|output| output.word);
         put_number(numbers, outputs.len() as u64);
+        count += outputs.len() as u64;
         for output in outputs {
             put_number(numbers, u64::from(output.word));
             if given.kind == Kind::InputAddressed
@@ -138,6 +140,7 @@ pub(crate) fn write<'a>(
             }
         }
     }
+    count
 }
 
 /// The most outputs that the list in a section of so many bytes may have.

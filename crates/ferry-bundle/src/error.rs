@@ -73,6 +73,20 @@ pub enum BundleError {
         /// What there is too much of.
         what: String,
     },
+    /// The bundle is packed against content of a store, and none was named.
+    #[error("it is packed against {base}, and can be read only together with a store that has it")]
+    NoBases {
+        /// The path whose content it takes.
+        base: String,
+    },
+    /// Content that the bundle is packed against is not there, or not the same.
+    #[error("it is packed against {base}, which cannot be used: {reason}")]
+    Base {
+        /// The path whose content it takes.
+        base: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A bundle on a stream can be read once.
     #[error("{bundle} is a stream and has been read already")]
     StreamUsedUp {

@@ -12,6 +12,7 @@ pub(crate) mod section {
     pub(crate) const MANIFEST: [u8; 4] = *b"MANI";
     pub(crate) const INDEX: [u8; 4] = *b"INDX";
     pub(crate) const DERIVATIONS: [u8; 4] = *b"DRVS";
+    pub(crate) const BASES: [u8; 4] = *b"BASE";
     pub(crate) const SIGNATURES: [u8; 4] = *b"SIGN";
     pub(crate) const BLOCK: [u8; 4] = *b"BLCK";
     pub(crate) const END: [u8; 4] = *b"TAIL";
@@ -49,9 +50,17 @@ pub(crate) mod limit {
     pub(crate) const TEXT_RATIO: u64 = 1024;
     pub(crate) const TEXT_SLACK: u64 = 64 << 20;
     pub(crate) const REFERENCES_SLACK: u64 = 1 << 16;
+    pub(crate) const BASES: u64 = 64 << 20;
     pub(crate) const SIGNATURES: u64 = 1 << 20;
     /// A block that does not compress grows a little.
-    pub(crate) const BLOCK: u64 = (BLOCK_SIZE + (BLOCK_SIZE >> 7) + 1024) as u64;
+    pub(crate) const BLOCK: u64 = (BLOCK_SIZE + (BLOCK_SIZE >> 7) + 1024 + RANGES_SIZE) as u64;
+    /// How many ranges a block may be packed against, and how many bytes they may have together.
+    pub(crate) const RANGES: usize = 1024;
+    pub(crate) const PREFIX: usize = 32 << 20;
+    /// What they take at most: three numbers each, and their count.
+    pub(crate) const RANGES_SIZE: usize = RANGES * 30 + 10;
+    /// How much of the payload is held in memory for later blocks to refer to.
+    pub(crate) const HELD: u64 = 64 << 20;
 }
 
 /// How much of each kind an index may hold, given its compressed size. Each takes more room in

@@ -12,6 +12,7 @@ use crate::derivations::{self, Derivations};
 use crate::format::{Amounts, MAGIC, VERSION, limit, section, signed_prefix};
 use crate::order::{Place, merge};
 use crate::payload::Input;
+use crate::replaced::Replaced;
 use crate::{BundleError, Manifest, Prerequisite, Result, compact_index, index};
 
 /// SHA-256 of magic, version, manifest, index and coded derivations. It covers every NAR hash, so it vouches for
@@ -42,6 +43,7 @@ pub(crate) struct Head {
     /// Where each of them stands in the file.
     pub(crate) places: Vec<Place>,
     pub(crate) derivations: Derivations,
+    pub(crate) replaced: Replaced,
     pub(crate) digest: HeadDigest,
     pub(crate) signatures: Vec<Signature>,
 }
@@ -78,6 +80,7 @@ pub(crate) fn encode(
     prerequisites: &[Prerequisite],
     infos: &[PathInfo],
     (derivations, coded): (&[u8], &[usize]),
+    replaced: &Replaced,
     level: i32,
     keys: &[SecretKey],
 ) -> Result<Vec<u8>> {
@@ -93,6 +96,11 @@ pub(crate) fn encode(
     put_section(&mut out, section::MANIFEST, &manifest);
     put_section(&mut out, section::INDEX, &index);
     put_section(&mut out, section::DERIVATIONS, derivations);
+    let coded: std::collections::HashSet<usize> = coded.iter().copied().collect();
+    let of_index = infos.iter().zip(0..).filter(|(_, place)| !coded.contains(place));
+    let entries = prerequisites.iter().map(|one| &one.path);
+    let replaced = replaced.encode(entries.chain(of_index.map(|(info, _)| &info.path)));
+    put_section(&mut out, section::BASES, &replaced);
 
     let digest = HeadDigest(Sha256::digest(&out).into());
     let mut signatures = digest.0.to_vec();
@@ -167,6 +175,10 @@ pub(crate) fn read<R: Read>(input: &mut Input<R>) -> Result<Head> {
         0 => None,
         _ => Some(input.section(section::DERIVATIONS, limit::DERIVATIONS)?),
     };
+    let replaced = match version {
+        0 => None,
+        _ => Some(input.section(section::BASES, limit::BASES)?),
+    };
     let digest = HeadDigest(input.digest_so_far());
     let (signatures_at, signatures) = input.section(section::SIGNATURES, limit::SIGNATURES)?;
 
@@ -192,7 +204,14 @@ pub(crate) fn read<R: Read>(input: &mut Input<R>) -> Result<Head> {
         Some(derivations) => Contents::read(input, &store_dir, &index, derivations)?,
     };
     check_manifest(&manifest, &contents).map_err(|reason| input.damaged(manifest_at, reason))?;
-    let Contents { infos, prerequisites, places, derivations } = contents;
+    let replaced = match replaced {
+        None => Replaced::default(),
+        Some((at, section)) => Replaced::decode(&section, &contents.entries, contents.bases())
+            .map_err(|error| {
+                input.damaged(at + error.position as u64, format!("bases: {}", error.reason))
+            })?,
+    };
+    let Contents { infos, prerequisites, places, derivations, .. } = contents;
     Ok(Head {
         version,
         manifest,
@@ -201,6 +220,7 @@ pub(crate) fn read<R: Read>(input: &mut Input<R>) -> Result<Head> {
         prerequisites,
         places,
         derivations,
+        replaced,
         digest,
         signatures,
     })
@@ -212,12 +232,19 @@ type Section = (u64, Vec<u8>);
 /// What the sections between manifest and signatures say.
 struct Contents {
     infos: Vec<PathInfo>,
+    /// The paths of the entries of the index, in its order.
+    entries: Vec<StorePath>,
     prerequisites: Vec<Prerequisite>,
     places: Vec<Place>,
     derivations: Derivations,
 }
 
 impl Contents {
+    /// How many prerequisites have content that the payload is packed against.
+    fn bases(&self) -> usize {
+        self.prerequisites.iter().filter(|one| one.content.is_some()).count()
+    }
+
     fn of_version_0<R: Read>(input: &Input<R>, (at, packed): &Section) -> Result<Self> {
         let plain = decompress_index(packed).map_err(|reason| input.damaged(*at, reason))?;
         let most = Amounts::most(packed.len() as u64);
@@ -227,7 +254,7 @@ impl Contents {
         })?;
         let places = (0..infos.len()).map(Place::Index).collect();
         let derivations = Derivations::default();
-        Ok(Self { infos, prerequisites: Vec::new(), places, derivations })
+        Ok(Self { infos, entries: Vec::new(), prerequisites: Vec::new(), places, derivations })
     }
 
     fn read<R: Read>(
@@ -282,7 +309,8 @@ impl Contents {
             let reason = format!("index: {twice} stands in it twice");
             return Err(input.damaged(*index_at, reason));
         }
-        Ok(Self { infos, prerequisites, places: of_objects, derivations: decoded.derivations })
+        let derivations = decoded.derivations;
+        Ok(Self { infos, entries: plain, prerequisites, places: of_objects, derivations })
     }
 }
 

@@ -9,6 +9,8 @@
 //! A [`Bundle`] is a [`Store`](ferry_store::Store) and a [`BundleWriter`] a
 //! [`Destination`](ferry_store::Destination): packing and loading are copies.
 
+mod against;
+mod choose_bases;
 mod codec;
 mod compact_index;
 mod derivations;
@@ -23,10 +25,13 @@ mod payload;
 mod pipeline;
 mod prerequisites;
 mod reader;
+mod replaced;
 mod streams;
 mod verify;
 mod writer;
 
+pub use against::Against;
+pub use choose_bases::Counterparts;
 pub use error::{BundleError, Result};
 pub use format::{MAGIC, VERSION};
 pub use head::HeadDigest;

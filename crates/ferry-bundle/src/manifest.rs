@@ -22,6 +22,10 @@ pub struct Manifest {
     /// How many paths the receiving store has to have; none in a bundle that stands on its own.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub prerequisites: u64,
+    /// How far back in the payload its blocks refer at most, in bytes. More than 64 MiB of that
+    /// go to a temporary file where the bundle is read from a stream.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub reach: u64,
 }
 
 // The signature is serde's.

@@ -4,16 +4,17 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use ferry_formats::derivation::OutputPaths;
 use ferry_formats::keys::{PublicKey, Signature};
 use ferry_formats::{PathInfo, StoreDir, StorePath, derivation};
-use ferry_store::{Error, NarVisitor, Store};
+use ferry_store::{Error, NarRanges, NarVisitor, Store};
 
 use crate::head::{self, Head};
 use crate::order::Place;
-use crate::payload::{Input, Payload};
+use crate::payload::{Bases, Input, Payload, Reading, Scan};
+use crate::writer::TEMPORARY;
 use crate::{BundleError, HeadDigest, Manifest, Prerequisite, Result};
 
 type Stream = BufReader<Box<dyn Read + Send>>;
@@ -33,6 +34,8 @@ pub struct Bundle {
     payload: Mutex<Option<Input<Stream>>>,
     /// Where to open it again, if it is a file.
     file: Option<PathBuf>,
+    bases: Arc<Bases>,
+    temporary: PathBuf,
 }
 
 impl Bundle {
@@ -58,7 +61,22 @@ impl Bundle {
         let numbers =
             head.infos.iter().zip(0..).map(|(info, number)| (info.path.clone(), number)).collect();
         let payload = Mutex::new(Some(input));
-        Ok(Self { name, head, numbers, derivers: OnceLock::new(), payload, file })
+        let (derivers, temporary) = (OnceLock::new(), PathBuf::from(TEMPORARY));
+        let Head { store_dir, prerequisites, replaced, .. } = &head;
+        let bases = Arc::new(Bases::of(store_dir, prerequisites, replaced, None));
+        Ok(Self { name, head, numbers, derivers, payload, file, bases, temporary })
+    }
+
+    /// Says where the content is read that the bundle is packed against: the store it goes to.
+    pub fn read_bases_from(&mut self, nars: Arc<dyn NarRanges>) {
+        let Head { store_dir, prerequisites, replaced, .. } = &self.head;
+        self.bases = Arc::new(Bases::of(store_dir, prerequisites, replaced, Some(nars)));
+    }
+
+    /// Says where temporary files are made (default: `/var/tmp`). They hold up to all of the
+    /// payload.
+    pub fn temporary_files_in(&mut self, directory: PathBuf) {
+        self.temporary = directory;
     }
 
     /// What the bundle says about itself.
@@ -181,6 +199,26 @@ impl Bundle {
         Err(BundleError::Io { action, source: std::io::Error::other(reason) })
     }
 
+    fn reading(&self, input: &Input<Stream>, wanted: Vec<std::ops::Range<u64>>) -> Reading {
+        let (size, reach) = (self.head.payload_size(), self.head.manifest.reach);
+        let scan = match &self.file {
+            Some(file) if reach > 0 => File::open(file).ok().and_then(|mut file| {
+                let sizes = self.bases.sizes();
+                Scan::new(&mut file, input.offset(), size, reach, &sizes, &wanted)
+            }),
+            _ => None,
+        };
+        Reading {
+            size,
+            wanted,
+            ranged: self.head.version > 0,
+            reach,
+            bases: Arc::clone(&self.bases),
+            scan,
+            directory: self.temporary.clone(),
+        }
+    }
+
     fn wanted_ranges(&self, wanted: &HashMap<&StorePath, &PathInfo>) -> Vec<std::ops::Range<u64>> {
         let mut position = 0;
         let mut ranges = Vec::new();
@@ -242,7 +280,9 @@ impl Store for Bundle {
         let wanted: HashMap<&StorePath, &PathInfo> =
             wanted.iter().map(|info| (&info.path, info)).collect();
         let ranges = self.wanted_ranges(&wanted);
-        let mut payload = Payload::start(self.take_payload()?, self.head.payload_size(), ranges);
+        let input = self.take_payload()?;
+        let reading = self.reading(&input, ranges);
+        let mut payload = Payload::start(input, reading)?;
         let entries = || self.head.infos.iter().zip(&self.head.places);
         // Derivations are written on another thread, a few ahead of whoever reads them.
         let (sender, derivations) = crossbeam_channel::bounded(AHEAD);

@@ -2,10 +2,9 @@
 //! NARs as they come.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io::{self, Read, Write};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::io::{Read, Write};
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 
 use ferry_formats::derivation::OutputPaths;
 use ferry_formats::keys::SecretKey;
@@ -14,11 +13,15 @@ use ferry_store::admission::{Admitted, Plan};
 use ferry_store::{Destination, Error, Result, SignatureCheck, StoreWriter};
 use sha2::{Digest as _, Sha256};
 
+use crate::against::Against;
 use crate::derivations::Encoder;
-use crate::format::{BLOCK_SIZE, section};
-use crate::head::{self, put_section};
-use crate::pipeline::{self, Closed, Input, Output};
+use crate::head;
+use crate::payload::{Bases, HashedOutput, PayloadWriter, Writing, reach};
+use crate::replaced::Replaced;
 use crate::{BundleError, Manifest, Prerequisites};
+
+/// Where temporary files are made unless another place is named: large ones belong on a disk.
+pub(crate) const TEMPORARY: &str = "/var/tmp";
 
 /// How to write a bundle.
 pub struct PackOptions {
@@ -39,13 +42,35 @@ pub struct BundleWriter<W> {
     store_dir: StoreDir,
     name: String,
     options: PackOptions,
+    against: Option<Against>,
+    temporary: PathBuf,
     sink: Mutex<Option<W>>,
 }
 
 impl<W: Write + Send + 'static> BundleWriter<W> {
     /// A bundle of paths in `store_dir`; `name` is what to call it in messages.
     pub fn new(sink: W, name: String, store_dir: StoreDir, options: PackOptions) -> Self {
-        Self { store_dir, name, options, sink: Mutex::new(Some(sink)) }
+        let temporary = PathBuf::from(TEMPORARY);
+        let sink = Mutex::new(Some(sink));
+        Self { store_dir, name, options, against: None, temporary, sink }
+    }
+
+    /// Packs what is similar against content that the other side has. The bases become
+    /// prerequisites.
+    #[must_use]
+    pub fn against(mut self, against: Against) -> Self {
+        for (base, _) in &against.bases {
+            self.options.prerequisites.add_content_base(base);
+        }
+        self.against = Some(against);
+        self
+    }
+
+    /// Where temporary files are made (default: `/var/tmp`). They hold up to all of the payload.
+    #[must_use]
+    pub fn temporary_files_in(mut self, directory: PathBuf) -> Self {
+        self.temporary = directory;
+        self
     }
 }
 
@@ -94,6 +119,7 @@ impl<W: Write + Send + 'static> Destination for BundleWriter<W> {
             paths: plan.infos().len() as u64,
             nar_size: plan.nar_size(),
             prerequisites: self.options.prerequisites.list().len() as u64,
+            reach: 0,
         };
         let infos = plan.infos();
         Ok(Box::new(PartsWriter {
@@ -156,19 +182,38 @@ impl<W: Write + Send + 'static> PartsWriter<'_, W> {
             let failed = || BundleError::io(format!("write {name}"));
             let (section, coded) = encoder.finish(self.infos, *level).map_err(failed())?;
             let derivations = (section.as_slice(), coded.as_slice());
+            let of_coded = coded.iter().filter_map(|place| self.infos.get(*place));
+            let of_coded: u64 = of_coded.map(|info| info.nar_size).sum();
+            let size = self.manifest.nar_size.saturating_sub(of_coded);
+            self.manifest.reach = reach(size);
+            let prerequisites = self.bundle.options.prerequisites.list();
+            let against = self.bundle.against.as_ref();
+            let bases = prerequisites.iter().filter(|one| one.content.is_some()).count();
+            let replaced = against
+                .map_or_else(|| Replaced::none(bases), |against| against.replaced(prerequisites));
             let store_dir = &self.bundle.store_dir;
             let head = head::encode(
                 &self.manifest,
                 store_dir,
-                self.bundle.options.prerequisites.list(),
+                prerequisites,
                 self.infos,
                 derivations,
+                &replaced,
                 *level,
                 sign_with,
             )?;
             let mut output = HashedOutput { sink, digest: Sha256::new() };
             output.put(&head).map_err(failed())?;
-            self.payload = Some(PayloadWriter::start(output, *level, name.clone()));
+            let nars = against.map(|against| against.nars.clone());
+            let bases = Bases::of(store_dir, prerequisites, &replaced, nars);
+            let writing = Writing {
+                name: name.clone(),
+                level: *level,
+                size,
+                bases,
+                directory: self.bundle.temporary.clone(),
+            };
+            self.payload = Some(PayloadWriter::start(output, writing)?);
         }
         self.payload
             .as_mut()
@@ -203,136 +248,4 @@ impl<W: Write + Send + 'static> StoreWriter for PartsWriter<'_, W> {
         self.add_kept(usize::MAX)?;
         self.payload.take().map_or(Ok(()), PayloadWriter::finish)
     }
-}
-
-struct HashedOutput<W> {
-    sink: W,
-    digest: Sha256,
-}
-
-impl<W: Write> HashedOutput<W> {
-    fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.digest.update(bytes);
-        self.sink.write_all(bytes)
-    }
-}
-
-/// Collects NARs into blocks, which threads compress and one thread writes.
-struct PayloadWriter {
-    block: Vec<u8>,
-    blocks: Option<Input<Vec<u8>, io::Result<Vec<u8>>>>,
-    output: Option<JoinHandle<std::result::Result<(), BundleError>>>,
-    /// Set once everything is in. A bundle that was given up must not get an end: what stands on
-    /// a stream cannot be taken back, and has to show that it is not whole.
-    complete: Arc<AtomicBool>,
-    name: String,
-}
-
-impl PayloadWriter {
-    fn start<W: Write + Send + 'static>(output: HashedOutput<W>, level: i32, name: String) -> Self {
-        let (blocks, compressed) = pipeline::pipeline(move || {
-            let mut compressor = zstd::bulk::Compressor::new(level);
-            move |block: Vec<u8>| {
-                let compressor = match &mut compressor {
-                    Ok(compressor) => compressor,
-                    Err(error) => return Err(io::Error::other(error.to_string())),
-                };
-                compressor.include_checksum(true)?;
-                compressor.compress(&block)
-            }
-        });
-        let complete = Arc::new(AtomicBool::new(false));
-        let output = {
-            let (complete, name) = (Arc::clone(&complete), name.clone());
-            std::thread::spawn(move || {
-                let output = write_blocks(&compressed, output, &name)?;
-                if complete.load(Ordering::Acquire) { write_end(output, &name) } else { Ok(()) }
-            })
-        };
-        Self {
-            block: Vec::with_capacity(BLOCK_SIZE),
-            blocks: Some(blocks),
-            output: Some(output),
-            complete,
-            name,
-        }
-    }
-
-    fn flush(&mut self) -> Result<()> {
-        if self.block.is_empty() {
-            return Ok(());
-        }
-        let block = std::mem::replace(&mut self.block, Vec::with_capacity(BLOCK_SIZE));
-        match self.blocks.as_ref().map(|blocks| blocks.send(block)) {
-            Some(Ok(())) => Ok(()),
-            // The writing thread has given up and knows why.
-            _ => self.join(),
-        }
-    }
-
-    /// Waits for the writing thread and returns its failure, if it has one.
-    fn join(&mut self) -> Result<()> {
-        self.blocks = None;
-        match self.output.take().map(JoinHandle::join) {
-            Some(Ok(outcome)) => Ok(outcome?),
-            _ => Err(BundleError::Io {
-                action: format!("write {}", self.name),
-                source: io::Error::other("the writing thread ended"),
-            }
-            .into()),
-        }
-    }
-
-    /// Everything is in.
-    fn finish(mut self) -> Result<()> {
-        self.flush()?;
-        self.complete.store(true, Ordering::Release);
-        self.join()
-    }
-
-    fn take_in(&mut self, nar: &mut dyn Read) -> Result<()> {
-        loop {
-            let room = (BLOCK_SIZE - self.block.len()) as u64;
-            let read = nar
-                .take(room)
-                .read_to_end(&mut self.block)
-                .map_err(Error::reading("read a NAR to pack it"))?;
-            if (read as u64) < room {
-                return Ok(());
-            }
-            self.flush()?;
-        }
-    }
-}
-
-fn write_blocks<W: Write>(
-    compressed: &Output<io::Result<Vec<u8>>>,
-    mut output: HashedOutput<W>,
-    name: &str,
-) -> std::result::Result<HashedOutput<W>, BundleError> {
-    let failed = || BundleError::io(format!("write {name}"));
-    let mut framed = Vec::new();
-    while let Some(block) = compressed.next() {
-        let block = match block {
-            Ok(block) => block.map_err(failed())?,
-            Err(Closed) => return Err(failed()(io::Error::other("a worker thread ended"))),
-        };
-        framed.clear();
-        put_section(&mut framed, section::BLOCK, &block);
-        output.put(&framed).map_err(failed())?;
-    }
-    Ok(output)
-}
-
-fn write_end<W: Write>(
-    mut output: HashedOutput<W>,
-    name: &str,
-) -> std::result::Result<(), BundleError> {
-    let digest = output.digest.clone().finalize();
-    let mut framed = Vec::new();
-    put_section(&mut framed, section::END, &digest);
-    output
-        .put(&framed)
-        .and_then(|()| output.sink.flush())
-        .map_err(BundleError::io(format!("write {name}")))
 }

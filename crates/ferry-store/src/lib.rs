@@ -19,6 +19,7 @@ pub mod inventory;
 pub mod leave_out;
 pub mod local;
 mod message;
+mod nar_ranges;
 pub mod nix_conf;
 mod parallel;
 pub mod progress;
@@ -30,4 +31,5 @@ pub mod uri;
 
 pub use copy::{CopyReport, copy};
 pub use error::{Error, Result};
+pub use nar_ranges::{NarRanges, SpooledNars};
 pub use store::{Destination, NarVisitor, Protection, SignatureCheck, Store, StoreWriter};

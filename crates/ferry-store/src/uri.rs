@@ -9,16 +9,17 @@
 //! | `exec:COMMAND` | a command that speaks the daemon protocol, such as `exec:nix-daemon --stdio` |
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use ferry_formats::StoreDir;
+use ferry_formats::{PathInfo, StoreDir};
 use ferry_graph::Facts;
 use rustix::fs::Access;
 
 use crate::daemon::{Address, DaemonOptions, DaemonStore};
 use crate::facts::StoreFacts;
-use crate::local::{Layout, LocalStore};
+use crate::local::{Layout, LocalNarRanges, LocalStore};
 use crate::trust::TrustPolicy;
-use crate::{Destination, Error, Result, Store};
+use crate::{Destination, Error, NarRanges, Result, SpooledNars, Store};
 
 /// What the environment says about the system's store: the variables that Nix reads, handed in.
 #[derive(Clone, Debug, Default)]
@@ -67,6 +68,18 @@ impl OpenStore {
             Self::Local(store) => store.as_ref(),
             Self::Daemon(store) => store,
         }
+    }
+
+    /// The NARs of `wanted` at any position: out of the files where they can be seen, else kept
+    /// in a file without a name in `directory`.
+    ///
+    /// # Errors
+    /// When the store cannot be read or the file cannot be written.
+    pub fn nar_ranges(&self, wanted: &[PathInfo], directory: &Path) -> Result<Arc<dyn NarRanges>> {
+        Ok(match self {
+            Self::Local(store) => Arc::new(LocalNarRanges::new(store.layout().clone())),
+            Self::Daemon(store) => Arc::new(SpooledNars::new(store, wanted, directory)?),
+        })
     }
 
     /// What it knows, for one graph.

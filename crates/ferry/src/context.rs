@@ -202,8 +202,20 @@ pub(crate) fn secret_keys(files: &[PathBuf]) -> Result<Vec<SecretKey>, Failure> 
 
 /// Opens a bundle; `-` is standard input.
 pub(crate) fn open_bundle(file: &Path) -> Result<Bundle, Failure> {
-    if file == Path::new("-") {
-        return Ok(Bundle::from_stream(std::io::stdin(), "<standard input>")?);
+    let mut bundle = if file == Path::new("-") {
+        Bundle::from_stream(std::io::stdin(), "<standard input>")?
+    } else {
+        Bundle::open(file)?
+    };
+    bundle.temporary_files_in(temporary_directory());
+    Ok(bundle)
+}
+
+/// Where temporary files go that may be large: `/tmp` is in memory on many machines.
+pub(crate) fn temporary_directory() -> PathBuf {
+    let disk = Path::new("/var/tmp");
+    match env::var_os("TMPDIR") {
+        None if disk.is_dir() => disk.to_owned(),
+        _ => env::temp_dir(),
     }
-    Ok(Bundle::open(file)?)
 }

@@ -26,6 +26,7 @@ mod hostile_derivations;
 mod index;
 mod memory;
 mod nars;
+mod ranges;
 mod real_derivations;
 mod signatures;
 mod structure;

@@ -16,7 +16,13 @@ use crate::objects::{Memory, Object, key};
 
 /// Bytes that a writer on another thread leaves.
 #[derive(Clone, Default)]
-struct Shared(Arc<Mutex<Vec<u8>>>);
+pub(crate) struct Shared(Arc<Mutex<Vec<u8>>>);
+
+impl Shared {
+    pub(crate) fn take(&self) -> Vec<u8> {
+        std::mem::take(&mut *self.0.lock().unwrap())
+    }
+}
 
 impl Write for Shared {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -77,7 +83,7 @@ fn written(store: &Memory, infos: BTreeMap<StorePath, PathInfo>, options: PackOp
     let directory = store.store_dir().clone();
     let writer = BundleWriter::new(sink.clone(), "test".to_owned(), directory, options);
     copy(store, &writer, infos, &[], &Silent).unwrap();
-    std::mem::take(&mut *sink.0.lock().unwrap())
+    sink.take()
 }
 
 /// The sections of a bundle, `SIGN` without signatures.

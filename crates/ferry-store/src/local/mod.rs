@@ -4,6 +4,7 @@ pub(crate) mod database;
 mod layout;
 mod locks;
 mod queries;
+mod ranges;
 mod reader;
 mod registrar;
 mod restore;
@@ -20,6 +21,7 @@ use std::sync::OnceLock;
 use ferry_formats::{NarHash, PathInfo, StoreDir, StorePath};
 
 pub use layout::Layout;
+pub use ranges::LocalNarRanges;
 pub use roots::replace_symlink;
 
 use crate::admission::Plan;

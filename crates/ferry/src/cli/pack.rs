@@ -42,6 +42,11 @@ pub(crate) struct Pack {
     /// --requisites` prints it), a bundle that it has loaded, or the address of its store
     #[arg(long, value_name = "PLACE", value_hint = ValueHint::FilePath)]
     pub(crate) have: Vec<String>,
+    /// Pack against what the other side has, where it is similar: the address of its store, a list
+    /// of its store paths, or a bundle that it has loaded (whose content has to be in the store
+    /// packed from). Loading needs it there
+    #[arg(long, value_name = "PLACE", value_hint = ValueHint::FilePath)]
+    pub(crate) base: Option<String>,
     /// Evaluate attributes of this Nix file
     #[arg(short, long, value_hint = ValueHint::FilePath, conflicts_with = "expr")]
     pub(crate) file: Option<PathBuf>,

@@ -18,7 +18,7 @@ use crate::cli::Load;
 use crate::commands::prerequisites;
 use crate::context::{Context, open_bundle};
 use crate::failure::Failure;
-use crate::{evaluate, output};
+use crate::{bases, evaluate, output};
 
 pub(crate) fn run(context: &Context, options: &Load) -> Result<(), Failure> {
     let trust = if options.no_check_sigs {
@@ -29,13 +29,14 @@ pub(crate) fn run(context: &Context, options: &Load) -> Result<(), Failure> {
     let keys = &options.trust.trusted_public_key;
     let store =
         context.open_store(&options.to, Purpose::Write, trust, options.no_check_sigs, keys)?;
-    let bundle = open_bundle(&options.file)?;
+    let mut bundle = open_bundle(&options.file)?;
     if options.require_signature {
         bundle.require_signature(&context.trust(&options.trust)?.trusted_public_keys)?;
     }
 
     require_same_directory(&bundle, store.destination())?;
     prerequisites::require(context, &options.file, &bundle, store.destination())?;
+    bases::read_from(&mut bundle, &store)?;
     // Before anything is loaded: afterwards would leave a moment in which it can be collected. A
     // root to a path that is not valid yet does no harm.
     let kept = if options.no_root {

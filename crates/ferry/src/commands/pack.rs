@@ -10,8 +10,9 @@ use ferry_store::uri::{OpenStore, Purpose};
 use ferry_store::{CopyReport, Error, Protection, copy};
 use serde_json::json;
 
+use crate::bases;
 use crate::cli::Pack;
-use crate::context::{Context, secret_keys};
+use crate::context::{Context, secret_keys, temporary_directory};
 use crate::evaluate::Expression;
 use crate::failure::Failure;
 use crate::have;
@@ -69,9 +70,17 @@ pub(crate) fn run(context: &Context, options: &Pack) -> Result<(), Failure> {
         prerequisites,
     };
     let Thinned { carried, left_out, prerequisites } = thinned;
+    let against = match &options.base {
+        Some(place) => bases::choose(context, place, &opened, &carried)?,
+        None => None,
+    };
     let (report, size) = sink.write(|sink| {
         let name = options.output.display().to_string();
-        let bundle = BundleWriter::new(sink, name, store.store_dir().clone(), pack_options);
+        let mut bundle = BundleWriter::new(sink, name, store.store_dir().clone(), pack_options)
+            .temporary_files_in(temporary_directory());
+        if let Some(against) = against {
+            bundle = bundle.against(against);
+        }
         copy(store, &bundle, carried, &keys, &*context.bars)
     })?;
     summarise(context, options, &report, size);

@@ -11,11 +11,11 @@ use crate::cli::Verify;
 use crate::commands::prerequisites;
 use crate::context::{Context, open_bundle};
 use crate::failure::Failure;
-use crate::output;
+use crate::{bases, output};
 
 pub(crate) fn run(context: &Context, options: &Verify) -> Result<(), Failure> {
     let trust = context.trust(&options.trust)?;
-    let bundle = open_bundle(&options.file)?;
+    let mut bundle = open_bundle(&options.file)?;
     if options.require_signature {
         bundle.require_signature(&trust.trusted_public_keys)?;
     }
@@ -33,6 +33,7 @@ pub(crate) fn run(context: &Context, options: &Verify) -> Result<(), Failure> {
             let destination = store.destination();
             require_same_directory(&bundle, destination)?;
             prerequisites::require(context, &options.file, &bundle, destination)?;
+            bases::read_from(&mut bundle, store)?;
             verify_against(&bundle, destination, &trust, &*context.bars)?
         }
     };

@@ -1,0 +1,19 @@
+//! The payload: sections, and in them blocks, each compressed against what the reader has.
+
+mod bases;
+mod block;
+mod compress;
+mod history;
+mod reader;
+mod rewrite;
+mod sampling;
+mod scan;
+mod sections;
+mod similar;
+mod writer;
+
+pub(crate) use bases::Bases;
+pub(crate) use reader::{Payload, Reading};
+pub(crate) use scan::Scan;
+pub(crate) use sections::Input;
+pub(crate) use writer::{HashedOutput, PayloadWriter, Writing, reach};

@@ -73,6 +73,38 @@ pub enum BundleError {
         /// What there is too much of.
         what: String,
     },
+    /// The derivations of a bundle are coded against others, which only a store has.
+    #[error(
+        "{bundle} is made for a store that has what it was packed against, and cannot be read \
+         without: name that store with --against (`ferry load` asks the one that it loads into). It \
+         has to have\n{}",
+        derivations.join("\n")
+    )]
+    NeedsBase {
+        /// The file.
+        bundle: String,
+        /// What the store has to have, with all derivations that it is made of.
+        derivations: Vec<String>,
+    },
+    /// The derivations that those of a bundle are coded against cannot be had.
+    #[error("cannot read what {bundle} was packed against: {source}")]
+    Base {
+        /// The file.
+        bundle: String,
+        /// What the store says.
+        source: Box<ferry_store::Error>,
+    },
+    /// A derivation that is carried as it is cannot refer to what is left out with a base.
+    #[error(
+        "derivation {path} is of a form that has no code, and refers to {reference} of the base; \
+         pack with --have in place of --base"
+    )]
+    NoCode {
+        /// The derivation.
+        path: String,
+        /// Base name of what it refers to.
+        reference: String,
+    },
     /// A bundle on a stream can be read once.
     #[error("{bundle} is a stream and has been read already")]
     StreamUsedUp {

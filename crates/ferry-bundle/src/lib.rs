@@ -27,6 +27,7 @@ mod streams;
 mod verify;
 mod writer;
 
+pub use derivations::DerivationBase;
 pub use error::{BundleError, Result};
 pub use format::{MAGIC, VERSION};
 pub use head::HeadDigest;

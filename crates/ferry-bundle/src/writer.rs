@@ -1,7 +1,7 @@
 //! Writing a bundle in one pass: the derivations come first and go into the head; then the other
 //! NARs as they come.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::{self, Read, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,11 +14,11 @@ use ferry_store::admission::{Admitted, Plan};
 use ferry_store::{Destination, Error, Result, SignatureCheck, StoreWriter};
 use sha2::{Digest as _, Sha256};
 
-use crate::derivations::Encoder;
+use crate::derivations::{Amounts, Encoder};
 use crate::format::{BLOCK_SIZE, section};
 use crate::head::{self, put_section};
 use crate::pipeline::{self, Closed, Input, Output};
-use crate::{BundleError, Manifest, Prerequisites};
+use crate::{BundleError, DerivationBase, Manifest, Prerequisites};
 
 /// How to write a bundle.
 pub struct PackOptions {
@@ -32,6 +32,9 @@ pub struct PackOptions {
     pub sign_with: Vec<SecretKey>,
     /// What is left out because the other side has it.
     pub prerequisites: Prerequisites,
+    /// What the other side has that the derivations are coded against. Its roots are among the
+    /// prerequisites, and what follows from them need not be.
+    pub base: Option<DerivationBase>,
 }
 
 /// A bundle to be written to `W`, as a destination for one copy.
@@ -66,11 +69,17 @@ impl<W: Write + Send + 'static> Destination for BundleWriter<W> {
         let list = self.options.prerequisites.list();
         let known: HashMap<&StorePath, NarHash> =
             list.iter().map(|one| (&one.path, one.known_content())).collect();
-        Ok(paths.iter().map(|path| known.get(path).copied()).collect())
+        let base = self.options.base.as_ref();
+        let in_base = |path| base?.contains(path).then_some(NarHash([0; 32]));
+        Ok(paths.iter().map(|path| known.get(path).copied().or_else(|| in_base(path))).collect())
     }
 
     fn output_paths(&self) -> OutputPaths {
-        self.options.prerequisites.known().clone()
+        let mut known = self.options.prerequisites.known().clone();
+        for (path, hash) in self.options.base.iter().flat_map(DerivationBase::hashes) {
+            known.know(path.clone(), *hash);
+        }
+        known
     }
 
     fn derivation_text(&self, path: &StorePath) -> Result<Vec<u8>> {
@@ -103,7 +112,12 @@ impl<W: Write + Send + 'static> Destination for BundleWriter<W> {
             places: infos.iter().zip(0..).map(|(info, place)| (&info.path, place)).collect(),
             beginning: Some((
                 sink,
-                Encoder::new(&self.store_dir, infos, &self.options.prerequisites),
+                Encoder::new(
+                    &self.store_dir,
+                    infos,
+                    &self.options.prerequisites,
+                    self.options.base.as_ref(),
+                ),
             )),
             kept: BTreeMap::new(),
             payload: None,
@@ -154,8 +168,10 @@ impl<W: Write + Send + 'static> PartsWriter<'_, W> {
             let PackOptions { level, sign_with, .. } = &self.bundle.options;
             let name = &self.bundle.name;
             let failed = || BundleError::io(format!("write {name}"));
+            self.check_kept()?;
+            let base = Amounts::of_base(encoder.base());
             let (section, coded) = encoder.finish(self.infos, *level).map_err(failed())?;
-            let derivations = (section.as_slice(), coded.as_slice());
+            let derivations = (section.as_slice(), coded.as_slice(), base);
             let store_dir = &self.bundle.store_dir;
             let head = head::encode(
                 &self.manifest,
@@ -173,6 +189,23 @@ impl<W: Write + Send + 'static> PartsWriter<'_, W> {
         self.payload
             .as_mut()
             .ok_or_else(|| BundleError::StreamUsedUp { bundle: self.bundle.name.clone() }.into())
+    }
+
+    /// Makes sure that derivations that are not coded refer to nothing that is only in the base:
+    /// that has no number in the index.
+    fn check_kept(&self) -> Result<()> {
+        let Some(base) = &self.bundle.options.base else { return Ok(()) };
+        let listed: HashSet<&StorePath> =
+            self.bundle.options.prerequisites.list().iter().map(|one| &one.path).collect();
+        for info in self.kept.keys().filter_map(|place| self.infos.get(*place)) {
+            let is_lost = |path: &&StorePath| base.contains(path) && !listed.contains(*path);
+            if let Some(reference) = info.other_references().find(is_lost) {
+                let (path, reference) =
+                    (self.bundle.store_dir.render_path(&info.path), reference.to_basename());
+                return Err(BundleError::NoCode { path, reference }.into());
+            }
+        }
+        Ok(())
     }
 
     /// Adds the NARs of derivations that stand before a place in the payload.

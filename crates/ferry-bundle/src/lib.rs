@@ -35,5 +35,5 @@ pub use listing::{Entry, EntryKind, list_nar};
 pub use manifest::Manifest;
 pub use prerequisites::{Prerequisite, Prerequisites};
 pub use reader::Bundle;
-pub use verify::{VerifyReport, verify};
+pub use verify::{VerifyReport, verify, verify_against};
 pub use writer::{BundleWriter, PackOptions};

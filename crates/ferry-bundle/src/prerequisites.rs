@@ -6,8 +6,9 @@ use ferry_formats::derivation::{self, InputDerivationHash, OutputPaths};
 use ferry_formats::{NarHash, PathInfo, StorePath};
 use ferry_store::admission::read_single_file;
 use ferry_store::closure::references_first;
-use ferry_store::{Result, Store};
+use ferry_store::{Destination, Error, Result, Store};
 
+use crate::Bundle;
 use crate::derivations::Given;
 
 /// A store path that is not in a bundle, and that the receiving store has to have.
@@ -125,6 +126,35 @@ impl Prerequisites {
         }
         self.known = known;
         Ok(())
+    }
+}
+
+impl Bundle {
+    /// Those of its prerequisites that `destination` does not have.
+    ///
+    /// # Errors
+    /// When the destination cannot be asked, or has other content at a path on whose content the
+    /// payload builds ([`Error::Conflict`]).
+    pub fn missing_prerequisites(&self, destination: &dyn Destination) -> Result<Vec<StorePath>> {
+        let paths: Vec<StorePath> =
+            self.prerequisites().iter().map(|one| one.path.clone()).collect();
+        let mut missing = Vec::new();
+        for (one, there) in self.prerequisites().iter().zip(destination.present(&paths)?) {
+            match (there, one.content) {
+                (None, _) => missing.push(one.path.clone()),
+                (Some(there), Some((hash, _))) if there != hash => {
+                    return Err(Error::Conflict {
+                        path: destination.store_dir().render_path(&one.path),
+                        store: destination.describe(),
+                        present: there.to_string(),
+                        offered: hash.to_string(),
+                    });
+                }
+                (Some(_), _) => {}
+            }
+        }
+        missing.sort();
+        Ok(missing)
     }
 }
 

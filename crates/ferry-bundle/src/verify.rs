@@ -41,11 +41,34 @@ pub fn verify(
     trust: &TrustPolicy,
     progress: &dyn Progress,
 ) -> Result<VerifyReport> {
+    verify_as(bundle, None, trust, progress)
+}
+
+/// The same for a store that has the prerequisites: derivations are checked against those that it
+/// has, and not against what the bundle says about them.
+///
+/// # Errors
+/// With the first thing that is wrong, and where `destination` lacks a prerequisite that is needed.
+pub fn verify_against(
+    bundle: &Bundle,
+    destination: &dyn Destination,
+    trust: &TrustPolicy,
+    progress: &dyn Progress,
+) -> Result<VerifyReport> {
+    verify_as(bundle, Some(destination), trust, progress)
+}
+
+fn verify_as(
+    bundle: &Bundle,
+    against: Option<&dyn Destination>,
+    trust: &TrustPolicy,
+    progress: &dyn Progress,
+) -> Result<VerifyReport> {
     let infos = bundle.path_infos();
     let store_dir = bundle.store_dir();
     let offered: BTreeMap<StorePath, PathInfo> =
         infos.iter().map(|info| (info.path.clone(), info.clone())).collect();
-    let copied = copy(bundle, &Nowhere { bundle }, offered, &[], progress)?;
+    let copied = copy(bundle, &Nowhere { bundle, against }, offered, &[], progress)?;
     let count = |holds: &dyn Fn(&PathInfo) -> bool| infos.iter().filter(|info| holds(info)).count();
     Ok(VerifyReport {
         copied,
@@ -69,6 +92,8 @@ pub fn verify(
 /// A destination that keeps nothing.
 struct Nowhere<'a> {
     bundle: &'a Bundle,
+    /// Where the prerequisites are, if that is known.
+    against: Option<&'a dyn Destination>,
 }
 
 impl Destination for Nowhere<'_> {
@@ -93,10 +118,16 @@ impl Destination for Nowhere<'_> {
     }
 
     fn output_paths(&self) -> OutputPaths {
-        self.bundle.output_paths()
+        match self.against {
+            Some(destination) => destination.output_paths(),
+            None => self.bundle.output_paths(),
+        }
     }
 
     fn derivation_text(&self, path: &StorePath) -> Result<Vec<u8>> {
+        if let Some(destination) = self.against {
+            return destination.derivation_text(path);
+        }
         Err(Error::NotValid { path: self.store_dir().render_path(path), store: self.describe() })
     }
 

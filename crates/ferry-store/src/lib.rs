@@ -16,6 +16,7 @@ pub mod facts;
 pub mod http;
 pub mod installable;
 pub mod inventory;
+pub mod leave_out;
 pub mod local;
 mod message;
 pub mod nix_conf;

@@ -16,6 +16,8 @@ use crate::output::harmless;
 #[derive(Debug)]
 pub(crate) struct Failure {
     message: String,
+    /// What it is about, a line each: all of it, however much that is.
+    list: Vec<String>,
     hint: Option<String>,
     code: u8,
 }
@@ -30,12 +32,18 @@ const USAGE: u8 = 2;
 impl Failure {
     /// A failure with a message of its own.
     pub(crate) fn new(message: impl fmt::Display) -> Self {
-        Self { message: message.to_string(), hint: None, code: FAILED }
+        Self { message: message.to_string(), list: Vec::new(), hint: None, code: FAILED }
     }
 
     /// A request that does not make sense.
     pub(crate) fn usage(message: impl fmt::Display) -> Self {
         Self { code: USAGE, ..Self::new(message) }
+    }
+
+    /// Lists what it is about.
+    pub(crate) fn list(mut self, list: Vec<String>) -> Self {
+        self.list = list;
+        self
     }
 
     /// Says what to do next.
@@ -69,6 +77,9 @@ impl Failure {
         let message = end.and_then(|end| self.message.get(..end)).unwrap_or(&self.message);
         let cut = if end.is_some() { "…" } else { "" };
         eprintln!("ferry: error: {}{cut}", harmless(message));
+        for line in &self.list {
+            eprintln!("  {}", harmless(line));
+        }
         if let Some(hint) = &self.hint {
             eprintln!("ferry: hint: {}", harmless(hint));
         }

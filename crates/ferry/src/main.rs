@@ -12,6 +12,7 @@ mod commands;
 mod context;
 mod evaluate;
 mod failure;
+mod have;
 mod installables;
 mod network;
 mod output;

@@ -312,7 +312,7 @@ fn the_same_paths_give_the_same_bytes() {
 
 /// One derivation that is made up.
 #[derive(Clone, Debug)]
-struct Random {
+pub(crate) struct Random {
     name: String,
     kind: u8,
     outputs: usize,
@@ -322,7 +322,7 @@ struct Random {
     arguments: Vec<String>,
 }
 
-fn random() -> impl Strategy<Value = Random> {
+pub(crate) fn random() -> impl Strategy<Value = Random> {
     let name = prop_oneof!["[a-z]{1,6}(-[0-9][0-9.]{0,4})?", "[A-Za-z0-9+_?=-]{1,12}"];
     let value = prop_oneof![
         "[ -~\n\t]{0,40}".prop_map(String::into_bytes),
@@ -347,7 +347,10 @@ fn random() -> impl Strategy<Value = Random> {
         })
 }
 
-fn made(world: &mut World, one: &Random, earlier: &mut Vec<(StorePath, Vec<String>, bool)>) {
+/// Paths made before, with their outputs and whether those float.
+type Earlier = Vec<(StorePath, Vec<String>, bool)>;
+
+pub(crate) fn made(world: &mut World, one: &Random, earlier: &mut Earlier) {
     let names = ["out", "dev", "lib"];
     let mut outputs: Vec<String> = names[..one.outputs].iter().map(ToString::to_string).collect();
     let mut builder = world.builder(&one.name);

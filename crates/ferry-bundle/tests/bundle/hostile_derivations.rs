@@ -16,7 +16,7 @@ pub(crate) fn rebuilt(bundle: &[u8], change: impl FnOnce(&mut [Vec<u8>; 3])) -> 
     assembled(&sections)
 }
 
-fn assembled(sections: &[Section]) -> Vec<u8> {
+pub(crate) fn assembled(sections: &[Section]) -> Vec<u8> {
     assemble(&[&MAGIC[..], &1u32.to_le_bytes()].concat(), sections)
 }
 

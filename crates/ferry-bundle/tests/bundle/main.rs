@@ -29,4 +29,5 @@ mod nars;
 mod real_derivations;
 mod signatures;
 mod structure;
+mod thin;
 mod version_0;

@@ -1,10 +1,13 @@
 //! Bundles as they are really written, and taken apart by hand.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 
 use ferry_bundle::{BundleWriter, PackOptions, Prerequisites};
 use ferry_formats::keys::SecretKey;
+use ferry_formats::{PathInfo, StorePath};
+use ferry_store::leave_out::leave_out;
 use ferry_store::progress::Silent;
 use ferry_store::{Store as _, copy};
 
@@ -37,17 +40,43 @@ pub(crate) fn packed_from(
     level: i32,
     sign_with: Vec<SecretKey>,
 ) -> Vec<u8> {
-    let options = PackOptions {
-        set: "runtime".to_owned(),
-        roots: objects.last().map(|object| object.path().clone()).into_iter().collect(),
-        level,
-        sign_with,
-        prerequisites: Prerequisites::default(),
-    };
+    let roots = objects.last().map(|object| object.path().clone()).into_iter().collect();
+    let prerequisites = Prerequisites::default();
+    let set = "runtime".to_owned();
+    written(store, store.infos(), PackOptions { set, roots, level, sign_with, prerequisites })
+}
+
+/// Without what is `there`, signed by [`key`].
+pub(crate) fn packed_without(
+    store: &Memory,
+    objects: &[Object],
+    there: &BTreeSet<StorePath>,
+) -> Vec<u8> {
+    packed_on(store, objects, there, &[])
+}
+
+/// The same, where the payload is said to build on the content of `bases`.
+pub(crate) fn packed_on(
+    store: &Memory,
+    objects: &[Object],
+    there: &BTreeSet<StorePath>,
+    bases: &[PathInfo],
+) -> Vec<u8> {
+    let thinned = leave_out(store.infos(), &|path| there.contains(path));
+    let mut prerequisites =
+        Prerequisites::new(store, &thinned.carried, &thinned.prerequisites).unwrap();
+    bases.iter().for_each(|base| prerequisites.add_content_base(base));
+    let roots = objects.last().map(|object| object.path().clone()).into_iter().collect();
+    let (set, sign_with) = ("runtime".to_owned(), vec![key()]);
+    let options = PackOptions { set, roots, level: 3, sign_with, prerequisites };
+    written(store, thinned.carried, options)
+}
+
+fn written(store: &Memory, infos: BTreeMap<StorePath, PathInfo>, options: PackOptions) -> Vec<u8> {
     let sink = Shared::default();
     let directory = store.store_dir().clone();
     let writer = BundleWriter::new(sink.clone(), "test".to_owned(), directory, options);
-    copy(store, &writer, store.infos(), &[], &Silent).unwrap();
+    copy(store, &writer, infos, &[], &Silent).unwrap();
     std::mem::take(&mut *sink.0.lock().unwrap())
 }
 

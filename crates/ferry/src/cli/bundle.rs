@@ -26,6 +26,10 @@ pub(crate) struct Verify {
     pub(crate) file: PathBuf,
     #[command(flatten)]
     pub(crate) trust: Trust,
+    /// Make sure that this store has what the bundle leaves to it, too: `auto`, `local`, `daemon`,
+    /// `unix://SOCKET`, `exec:COMMAND`, or the root directory of a chroot store
+    #[arg(long, value_name = "STORE")]
+    pub(crate) against: Option<String>,
     /// Fail unless one of the trusted keys has signed the bundle
     #[arg(long)]
     pub(crate) require_signature: bool,

@@ -10,6 +10,8 @@ Examples:
     ferry pack nixpkgs#hello -o hello.ferry
   A running system, signed:
     ferry pack /run/current-system --set runtime --sign-key secret.key -o system.ferry
+  Only what the other side does not have yet:
+    ferry pack /run/current-system --set runtime --have island.txt -o update.ferry
   Through a pipe:
     ferry pack ./result --set runtime -o - | ssh island ferry load -";
 
@@ -36,6 +38,10 @@ pub(crate) struct Pack {
     /// Take this along too, with everything it refers to
     #[arg(long, value_name = "INSTALLABLE")]
     pub(crate) also: Vec<String>,
+    /// Leave out what the other side has: a list of store paths (as `nix-store --query
+    /// --requisites` prints it), a bundle that it has loaded, or the address of its store
+    #[arg(long, value_name = "PLACE", value_hint = ValueHint::FilePath)]
+    pub(crate) have: Vec<String>,
     /// Evaluate attributes of this Nix file
     #[arg(short, long, value_hint = ValueHint::FilePath, conflicts_with = "expr")]
     pub(crate) file: Option<PathBuf>,

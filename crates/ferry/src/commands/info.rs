@@ -18,6 +18,8 @@ pub(crate) fn run(context: &Context, options: &Info) -> Result<(), Failure> {
         bundle.signatures().iter().map(|signature| signature.key_name.as_str()).collect();
     let derivations = bundle.path_infos().iter().filter(|info| info.path.is_derivation()).count();
     let file_size = std::fs::metadata(&options.file).map(|metadata| metadata.len()).ok();
+    let prerequisites: Vec<String> =
+        bundle.prerequisites().iter().map(|one| store_dir.render_path(&one.path)).collect();
     if context.json {
         return output::json(json!({
             "bundle": options.file,
@@ -29,6 +31,7 @@ pub(crate) fn run(context: &Context, options: &Info) -> Result<(), Failure> {
             "paths": manifest.paths,
             "derivations": derivations,
             "narSize": manifest.nar_size,
+            "prerequisites": prerequisites,
             "headDigest": bundle.head_digest().to_string(),
             "signedBy": signed_by,
         }));
@@ -41,6 +44,7 @@ pub(crate) fn run(context: &Context, options: &Info) -> Result<(), Failure> {
     lines.extend(roots.iter().map(|root| format!("root:            {root}")));
     lines.push(format!("paths:           {} ({derivations} derivations)", manifest.paths));
     lines.push(format!("NARs:            {}", output::size(manifest.nar_size)));
+    lines.extend(prerequisites.iter().map(|path| format!("prerequisite:    {path}")));
     if let Some(size) = file_size {
         lines.push(format!("bundle:          {}", output::size(size)));
     }

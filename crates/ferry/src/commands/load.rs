@@ -1,10 +1,10 @@
 //! `ferry load`: what is in a bundle, into a store.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 
 use ferry_bundle::{Bundle, Manifest};
-use ferry_formats::StorePath;
+use ferry_formats::{PathInfo, StorePath};
 use ferry_store::closure::unreferenced;
 use ferry_store::copy::require_same_directory;
 use ferry_store::daemon::{Address, DaemonStore};
@@ -15,6 +15,7 @@ use ferry_store::{CopyReport, Store as _, copy};
 use serde_json::json;
 
 use crate::cli::Load;
+use crate::commands::prerequisites;
 use crate::context::{Context, open_bundle};
 use crate::failure::Failure;
 use crate::{evaluate, output};
@@ -34,6 +35,7 @@ pub(crate) fn run(context: &Context, options: &Load) -> Result<(), Failure> {
     }
 
     require_same_directory(&bundle, store.destination())?;
+    prerequisites::require(context, &options.file, &bundle, store.destination())?;
     // Before anything is loaded: afterwards would leave a moment in which it can be collected. A
     // root to a path that is not valid yet does no harm.
     let kept = if options.no_root {
@@ -49,12 +51,16 @@ pub(crate) fn run(context: &Context, options: &Load) -> Result<(), Failure> {
     tell(context, options, &bundle, &store, &kept.links, &report)
 }
 
-/// What has to be kept so that all of the bundle is: what was packed, and what nothing in it
-/// refers to, such as a download.
+/// What has to be kept so that all of the bundle is, with what was left out of it: what was packed,
+/// and what nothing in it refers to, such as a download.
 fn to_keep(bundle: &Bundle) -> Vec<StorePath> {
+    let infos = bundle.path_infos();
     let mut kept = bundle.manifest().root_paths();
     let known: BTreeSet<StorePath> = kept.iter().cloned().collect();
-    kept.extend(unreferenced(bundle.path_infos()).into_iter().filter(|path| !known.contains(path)));
+    let referred: HashSet<&StorePath> = infos.iter().flat_map(PathInfo::other_references).collect();
+    let before = bundle.prerequisites().iter().map(|one| one.path.clone());
+    let before = before.filter(|path| !referred.contains(path));
+    kept.extend(unreferenced(infos).into_iter().chain(before).filter(|path| !known.contains(path)));
     kept
 }
 

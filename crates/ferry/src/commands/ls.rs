@@ -46,6 +46,12 @@ fn list_paths(context: &Context, options: &Ls, bundle: &Bundle) -> Result<(), Fa
 
 fn list_files(context: &Context, options: &Ls, bundle: &Bundle, text: &str) -> Result<(), Failure> {
     let (path, below) = split(bundle, text)?;
+    if bundle.prerequisites().iter().any(|one| one.path == path) {
+        return Err(Failure::new(format!(
+            "{text} is not in {}: it was left to the store that receives it",
+            bundle.describe()
+        )));
+    }
     let info = bundle.require(&path)?;
     let mut selection = Selection::new(below.into_bytes(), options.recursive);
     bundle.read_nars(std::slice::from_ref(&info), &mut |_, nar| {

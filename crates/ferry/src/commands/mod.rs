@@ -5,6 +5,7 @@ mod info;
 mod load;
 mod ls;
 mod pack;
+mod prerequisites;
 mod query;
 mod size;
 mod verify;

@@ -3,6 +3,7 @@
 use ferry_bundle::{BundleWriter, PackOptions, Prerequisites};
 use ferry_graph::Explorer;
 use ferry_store::installable::Installable;
+use ferry_store::leave_out::{Thinned, leave_out};
 use ferry_store::selection::{self, Selection};
 use ferry_store::trust::TrustPolicy;
 use ferry_store::uri::{OpenStore, Purpose};
@@ -13,6 +14,7 @@ use crate::cli::Pack;
 use crate::context::{Context, secret_keys};
 use crate::evaluate::Expression;
 use crate::failure::Failure;
+use crate::have;
 use crate::installables::Installables;
 use crate::output;
 use crate::queries::Queries;
@@ -56,21 +58,41 @@ pub(crate) fn run(context: &Context, options: &Pack) -> Result<(), Failure> {
     };
 
     let Selection { roots, infos } = selection;
+    let there = have::there(context, &options.have, store.store_dir(), &paths)?;
+    let thinned = leave_out(infos, &|path| there.contains(path));
+    let prerequisites = Prerequisites::new(store, &thinned.carried, &thinned.prerequisites)?;
     let pack_options = PackOptions {
         set: options.set.clone(),
         roots: roots.clone(),
         level: options.level.zstd(),
         sign_with: keys.clone(),
-        prerequisites: Prerequisites::default(),
+        prerequisites,
     };
+    let Thinned { carried, left_out, prerequisites } = thinned;
     let (report, size) = sink.write(|sink| {
         let name = options.output.display().to_string();
         let bundle = BundleWriter::new(sink, name, store.store_dir().clone(), pack_options);
-        copy(store, &bundle, infos, &keys, &*context.bars)
+        copy(store, &bundle, carried, &keys, &*context.bars)
     })?;
     summarise(context, options, &report, size);
+    let prerequisites: Vec<String> =
+        prerequisites.iter().map(|info| store.store_dir().render_path(&info.path)).collect();
+    if !options.have.is_empty() {
+        context.talk.say(format!(
+            "left out {}, {} of NARs, that the other side has by {} ({} needed there)",
+            output::paths(left_out.len() as u64),
+            output::size(left_out.values().map(|info| info.nar_size).sum()),
+            options.have.join(", "),
+            match prerequisites.len() as u64 {
+                0 => "none".to_owned(),
+                some => output::paths(some),
+            },
+        ));
+    }
     if context.json {
         output::json(json!({
+            "leftOut": left_out.len(),
+            "prerequisites": prerequisites,
             "bundle": options.output,
             "bundleSize": size,
             "set": options.set,

@@ -1,10 +1,14 @@
 //! `ferry verify`: everything in a bundle, checked.
 
-use ferry_bundle::verify;
+use ferry_bundle::{verify, verify_against};
 use ferry_store::Store as _;
+use ferry_store::copy::require_same_directory;
+use ferry_store::trust::TrustPolicy;
+use ferry_store::uri::Purpose;
 use serde_json::json;
 
 use crate::cli::Verify;
+use crate::commands::prerequisites;
 use crate::context::{Context, open_bundle};
 use crate::failure::Failure;
 use crate::output;
@@ -15,7 +19,24 @@ pub(crate) fn run(context: &Context, options: &Verify) -> Result<(), Failure> {
     if options.require_signature {
         bundle.require_signature(&trust.trusted_public_keys)?;
     }
-    let report = verify(&bundle, &trust, &*context.bars)?;
+    let against = match &options.against {
+        None => None,
+        // Nothing is written to it, and its signatures are not looked at.
+        Some(store) => {
+            let accept_all = TrustPolicy::accept_all();
+            Some(context.open_store(store, Purpose::Read, accept_all, false, &[])?)
+        }
+    };
+    let report = match &against {
+        None => verify(&bundle, &trust, &*context.bars)?,
+        Some(store) => {
+            let destination = store.destination();
+            require_same_directory(&bundle, destination)?;
+            prerequisites::require(context, &options.file, &bundle, destination)?;
+            verify_against(&bundle, destination, &trust, &*context.bars)?
+        }
+    };
+    let prerequisites = bundle.prerequisites().len() as u64;
     let store_dir = bundle.store_dir();
     if context.json {
         return output::json(json!({
@@ -23,6 +44,8 @@ pub(crate) fn run(context: &Context, options: &Verify) -> Result<(), Failure> {
             "valid": true,
             "paths": report.copied.added,
             "narSize": report.copied.nar_size,
+            "prerequisites": prerequisites,
+            "against": options.against,
             "contentAddressed": report.content_addressed,
             "signedByTrusted": report.signed_by_trusted,
             "signedBy": report.signed_by,
@@ -42,5 +65,18 @@ pub(crate) fn run(context: &Context, options: &Verify) -> Result<(), Failure> {
         report.signed_by_trusted,
         report.untrusted.len(),
     ));
+    if prerequisites > 0 {
+        context.talk.say(match &against {
+            Some(store) => format!(
+                "{} has what it leaves to it ({})",
+                store.store().describe(),
+                output::paths(prerequisites),
+            ),
+            None => format!(
+                "it leaves {} to the store that receives it: --against STORE looks for them",
+                output::paths(prerequisites),
+            ),
+        });
+    }
     Ok(())
 }

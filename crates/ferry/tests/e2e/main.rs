@@ -23,4 +23,5 @@ mod output;
 mod query;
 mod seed;
 mod stores;
+mod thin;
 mod trust;

@@ -29,6 +29,8 @@ struct Packed {
     roots: Vec<String>,
     paths: u64,
     nar_size: u64,
+    left_out: u64,
+    prerequisites: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -43,6 +45,9 @@ struct Verified {
     signed_by_trusted: u64,
     signed_by: Vec<String>,
     untrusted: Vec<String>,
+    prerequisites: u64,
+    #[serde(deserialize_with = "or_null")]
+    against: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -59,6 +64,7 @@ struct Told {
     paths: u64,
     derivations: u64,
     nar_size: u64,
+    prerequisites: Vec<String>,
     head_digest: String,
     signed_by: Vec<String>,
 }
@@ -149,6 +155,7 @@ fn json_is_what_is_promised_and_agrees_with_nix() {
         assert_eq!((packed.set.as_str(), packed.paths), ("recipe", all.len() as u64));
         assert_eq!(packed.nar_size, nar_size);
         assert_eq!(packed.roots, roots);
+        assert_eq!((packed.left_out, packed.prerequisites.len()), (0, 0));
 
         let told: Told = json(&machine, &["info", BUNDLE]);
         assert_eq!((told.version, told.format_version), (1, 1));
@@ -157,6 +164,7 @@ fn json_is_what_is_promised_and_agrees_with_nix() {
         assert_eq!((told.paths, told.derivations), (all.len() as u64, 5));
         assert_eq!((told.nar_size, told.roots), (nar_size, roots.map(str::to_owned).to_vec()));
         assert_eq!(told.signed_by, ["harbour-1"]);
+        assert_eq!(told.prerequisites, [""; 0]);
         assert!(told.head_digest.starts_with("sha256:"), "{}", told.head_digest);
 
         assert_listing_agrees(&machine, &all);
@@ -170,6 +178,7 @@ fn json_is_what_is_promised_and_agrees_with_nix() {
         assert_eq!(verified.content_addressed, content_addressed);
         assert_eq!((verified.signed_by_trusted, verified.untrusted.len()), (0, 4));
         assert_eq!(verified.signed_by, ["harbour-1"]);
+        assert_eq!((verified.prerequisites, verified.against), (0, None));
         let trusting = ["verify", BUNDLE, "--trusted-public-key", &key.public];
         let trusting: Verified = json(&machine, &trusting);
         assert_eq!((trusting.signed_by_trusted, trusting.untrusted.len()), (trusting.paths, 0));

@@ -94,17 +94,6 @@ pub enum BundleError {
         /// What the store says.
         source: Box<ferry_store::Error>,
     },
-    /// A derivation that is carried as it is cannot refer to what is left out with a base.
-    #[error(
-        "derivation {path} is of a form that has no code, and refers to {reference} of the base; \
-         pack with --have in place of --base"
-    )]
-    NoCode {
-        /// The derivation.
-        path: String,
-        /// Base name of what it refers to.
-        reference: String,
-    },
     /// A bundle on a stream can be read once.
     #[error("{bundle} is a stream and has been read already")]
     StreamUsedUp {

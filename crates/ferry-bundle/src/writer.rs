@@ -1,7 +1,7 @@
 //! Writing a bundle in one pass: the derivations come first and go into the head; then the other
 //! NARs as they come.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io::{self, Read, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,7 +18,7 @@ use crate::derivations::{Amounts, Encoder};
 use crate::format::{BLOCK_SIZE, section};
 use crate::head::{self, put_section};
 use crate::pipeline::{self, Closed, Input, Output};
-use crate::{BundleError, DerivationBase, Manifest, Prerequisites};
+use crate::{BundleError, DerivationBase, Manifest, Prerequisite, Prerequisites};
 
 /// How to write a bundle.
 pub struct PackOptions {
@@ -70,7 +70,7 @@ impl<W: Write + Send + 'static> Destination for BundleWriter<W> {
         let known: HashMap<&StorePath, NarHash> =
             list.iter().map(|one| (&one.path, one.known_content())).collect();
         let base = self.options.base.as_ref();
-        let in_base = |path| base?.contains(path).then_some(NarHash([0; 32]));
+        let in_base = |path| base?.is_known(path).then_some(NarHash([0; 32]));
         Ok(paths.iter().map(|path| known.get(path).copied().or_else(|| in_base(path))).collect())
     }
 
@@ -164,11 +164,14 @@ impl<W: Write + Send + 'static> PartsWriter<'_, W> {
 
     /// Writes the head, if it is not written yet; then come NARs.
     fn payload(&mut self) -> Result<&mut PayloadWriter> {
-        if let Some((sink, encoder)) = self.beginning.take() {
+        if let Some((sink, mut encoder)) = self.beginning.take() {
             let PackOptions { level, sign_with, .. } = &self.bundle.options;
             let name = &self.bundle.name;
             let failed = || BundleError::io(format!("write {name}"));
-            self.check_kept()?;
+            let more = self.more_prerequisites();
+            encoder.add_prerequisites(more.len());
+            let list = [self.bundle.options.prerequisites.list(), &more].concat();
+            self.manifest.prerequisites = list.len() as u64;
             let base = Amounts::of_base(encoder.base());
             let (section, coded) = encoder.finish(self.infos, *level).map_err(failed())?;
             let derivations = (section.as_slice(), coded.as_slice(), base);
@@ -176,7 +179,7 @@ impl<W: Write + Send + 'static> PartsWriter<'_, W> {
             let head = head::encode(
                 &self.manifest,
                 store_dir,
-                self.bundle.options.prerequisites.list(),
+                &list,
                 self.infos,
                 derivations,
                 *level,
@@ -191,21 +194,18 @@ impl<W: Write + Send + 'static> PartsWriter<'_, W> {
             .ok_or_else(|| BundleError::StreamUsedUp { bundle: self.bundle.name.clone() }.into())
     }
 
-    /// Makes sure that derivations that are not coded refer to nothing that is only in the base:
-    /// that has no number in the index.
-    fn check_kept(&self) -> Result<()> {
-        let Some(base) = &self.bundle.options.base else { return Ok(()) };
-        let listed: HashSet<&StorePath> =
-            self.bundle.options.prerequisites.list().iter().map(|one| &one.path).collect();
-        for info in self.kept.keys().filter_map(|place| self.infos.get(*place)) {
-            let is_lost = |path: &&StorePath| base.contains(path) && !listed.contains(*path);
-            if let Some(reference) = info.other_references().find(is_lost) {
-                let (path, reference) =
-                    (self.bundle.store_dir.render_path(&info.path), reference.to_basename());
-                return Err(BundleError::NoCode { path, reference }.into());
-            }
-        }
-        Ok(())
+    /// What derivations that are not coded refer to, and what is only in the base so far: in the
+    /// index it needs a number.
+    fn more_prerequisites(&self) -> Vec<Prerequisite> {
+        let Some(base) = &self.bundle.options.base else { return Vec::new() };
+        let list = self.bundle.options.prerequisites.list();
+        let listed: HashSet<&StorePath> = list.iter().map(|one| &one.path).collect();
+        let kept = self.kept.keys().filter_map(|place| self.infos.get(*place));
+        let more: BTreeSet<&StorePath> = kept
+            .flat_map(PathInfo::other_references)
+            .filter(|path| base.is_known(path) && !listed.contains(path))
+            .collect();
+        more.into_iter().map(|path| Prerequisite { path: path.clone(), content: None }).collect()
     }
 
     /// Adds the NARs of derivations that stand before a place in the payload.

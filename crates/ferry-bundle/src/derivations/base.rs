@@ -12,8 +12,29 @@ use thiserror::Error;
 
 use crate::codec::put_number;
 use crate::derivations::encode::{Encoder, hash_part};
-use crate::derivations::model::{Identity, Recipe};
+use crate::derivations::model::{Identity, Recipe, Tables};
 use crate::derivations::split::split;
+
+/// How much there is in the tables.
+#[derive(Default)]
+pub(crate) struct Extent {
+    pub(crate) words: usize,
+    pub(crate) keys: usize,
+    pub(crate) shapes: usize,
+    /// Different strings in each column.
+    pub(crate) templates: Vec<usize>,
+}
+
+impl Extent {
+    fn of(tables: &Tables) -> Self {
+        Self {
+            words: tables.words.len(),
+            keys: tables.keys.len(),
+            shapes: tables.shapes.len(),
+            templates: tables.columns.iter().map(Vec::len).collect(),
+        }
+    }
+}
 
 /// What the base has in coded form, and how much of the tables is its own.
 #[derive(Default)]
@@ -21,11 +42,7 @@ pub(crate) struct Base {
     pub(crate) recipes: Vec<Recipe>,
     /// Paths that its derivations refer to and that are no derivations.
     pub(crate) plain: u32,
-    pub(crate) words: usize,
-    pub(crate) keys: usize,
-    pub(crate) shapes: usize,
-    /// How many different strings it has in each column.
-    pub(crate) templates: Vec<usize>,
+    pub(crate) extent: Extent,
     /// References of all its derivations.
     pub(crate) references: u64,
     /// Bytes of all its derivations.
@@ -52,8 +69,10 @@ impl Base {
 /// They are the closure of some derivations, without what is no derivation.
 pub struct DerivationBase {
     roots: Vec<StorePath>,
-    /// They and their sources.
+    /// Those that have a code, and the sources of all.
     paths: HashSet<StorePath>,
+    /// Those that have none.
+    others: HashSet<StorePath>,
     hashes: Vec<(StorePath, InputDerivationHash)>,
     digest: [u8; 32],
     encoder: Mutex<Option<Encoder>>,
@@ -68,18 +87,13 @@ enum Unfit {
         "derivation {path} in {store} is not the one that its path stands for: the store is damaged"
     )]
     Damaged { path: String, store: String },
-    #[error(
-        "derivation {0} is of a form that has no code (it depends on a dynamic derivation, or no \
-         Nix has written it), so nothing can be coded against it"
-    )]
-    NotCoded(String),
 }
 
 impl DerivationBase {
     /// Reads `roots` and all derivations that they are made of.
     ///
     /// # Errors
-    /// When one of them is not in the store, cannot be read, or cannot be coded.
+    /// When one of them is not in the store, cannot be read, or is not what its path says.
     pub fn read(store: &dyn Store, roots: &[StorePath]) -> Result<Self> {
         let store_dir = store.store_dir();
         if let Some(path) = roots.iter().find(|path| !path.is_derivation()) {
@@ -111,9 +125,12 @@ impl DerivationBase {
         encoder.end_base(digest);
         let hashes = encoder.known.iter().map(|known| (known.path.clone(), known.identity.hash()));
         let hashes: Vec<_> = hashes.collect();
-        let derivations = infos.iter().map(|info| info.path.clone());
-        let paths = derivations.chain(encoder.paths.iter().cloned()).collect();
-        Ok(Self { roots: roots.to_vec(), paths, hashes, digest, encoder: Some(encoder).into() })
+        let coded = hashes.iter().map(|(path, _)| path);
+        let paths: HashSet<StorePath> = coded.chain(&encoder.paths).cloned().collect();
+        let derivations = infos.into_iter().map(|info| info.path);
+        let others = derivations.filter(|path| !paths.contains(path)).collect();
+        let encoder = Mutex::new(Some(encoder));
+        Ok(Self { roots: roots.to_vec(), paths, others, hashes, digest, encoder })
     }
 
     /// The derivations that it is the closure of.
@@ -125,6 +142,12 @@ impl DerivationBase {
     /// Whether a path is one of its derivations, or a source of one.
     #[must_use]
     pub fn contains(&self, path: &StorePath) -> bool {
+        self.is_known(path) || self.others.contains(path)
+    }
+
+    /// The same, but for derivations without a code, which nothing can be said about in a bundle
+    /// unless they are prerequisites.
+    pub(crate) fn is_known(&self, path: &StorePath) -> bool {
         self.paths.contains(path)
     }
 
@@ -160,18 +183,20 @@ impl Encoder {
         info: &PathInfo,
         text: &[u8],
     ) -> std::result::Result<(), Unfit> {
-        let rendered = || self.store_dir.render_path(&info.path);
         // What is not what it should be would be taken for another form.
         if !is_whole(&self.store_dir, info, text) {
-            return Err(Unfit::Damaged { path: rendered(), store: store.to_owned() });
+            let path = self.store_dir.render_path(&info.path);
+            return Err(Unfit::Damaged { path, store: store.to_owned() });
         }
-        let not_coded = Unfit::NotCoded(rendered());
         self.announce_sources(text);
+        let before = Extent::of(&self.tables);
         let Some((recipe, settled)) = self.settled(&info.path, text) else {
-            return Err(not_coded);
+            // It has no code: nothing can be like it, and nothing that is coded can mention it.
+            self.forget(&before);
+            return Ok(());
         };
         if self.learn(&settled.known).is_none() {
-            return Err(not_coded);
+            return Ok(());
         }
         self.base.references += settled.references.len() as u64;
         self.base.text += text.len() as u64;
@@ -197,10 +222,7 @@ impl Encoder {
         self.base = Base {
             recipes: std::mem::take(&mut self.recipes),
             plain: u32::try_from(self.paths.len()).unwrap_or(u32::MAX),
-            words: self.tables.words.len(),
-            keys: self.tables.keys.len(),
-            shapes: self.tables.shapes.len(),
-            templates: self.tables.columns.iter().map(Vec::len).collect(),
+            extent: Extent::of(&self.tables),
             references: self.base.references,
             text: self.base.text,
             digest,

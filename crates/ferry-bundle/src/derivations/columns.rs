@@ -99,18 +99,18 @@ pub(crate) fn write(
 
     let mut numbers = Vec::new();
     let mut digests = Vec::new();
-    base.write_roots(&mut numbers, &mut digests);
     put_number(&mut numbers, beside.given.len() as u64);
     put_number(&mut numbers, order.len() as u64);
-    put_number(&mut numbers, (tables.words.len() - base.words) as u64);
-    put_number(&mut numbers, (tables.keys.len() - base.keys) as u64);
+    put_number(&mut numbers, (tables.words.len() - base.extent.words) as u64);
+    put_number(&mut numbers, (tables.keys.len() - base.extent.keys) as u64);
+    base.write_roots(&mut numbers, &mut digests);
     beside.write(&recipes, &mut numbers, &mut digests);
     let mut texts = Vec::new();
-    for word in tables.words.get(base.words..).unwrap_or_default() {
+    for word in tables.words.get(base.extent.words..).unwrap_or_default() {
         texts.extend(word.as_bytes());
         texts.push(END);
     }
-    let new_keys = sheet.keys.order.iter().filter(|key| **key as usize >= base.keys);
+    let new_keys = sheet.keys.order.iter().filter(|key| **key as usize >= base.extent.keys);
     for key in new_keys.filter_map(|key| tables.keys.get(*key as usize)) {
         texts.extend(key.iter());
         texts.push(END);
@@ -190,7 +190,7 @@ pub(super) struct Sheet<'a> {
 
 impl<'a> Sheet<'a> {
     fn new(tables: &'a Tables, base: &Base, numbers: Numbers, first: u32) -> Self {
-        let of_base = |column| base.templates.get(column).copied().unwrap_or(0);
+        let of_base = |column| base.extent.templates.get(column).copied().unwrap_or(0);
         let column = |column| Column {
             base: u32::try_from(of_base(column)).unwrap_or(u32::MAX),
             ..Column::default()
@@ -200,7 +200,7 @@ impl<'a> Sheet<'a> {
             numbers,
             current: first,
             keys: Keys::sorted(tables),
-            shapes: Shapes { base: base.shapes as u64, ..Shapes::default() },
+            shapes: Shapes { base: base.extent.shapes as u64, ..Shapes::default() },
             writer: Writer::new(base.plain),
             shape_numbers: Vec::new(),
             differences: Vec::new(),

@@ -5,7 +5,7 @@ use hashbrown::{HashMap, HashSet};
 use ferry_formats::{ContentAddress, PathInfo, StoreDir, StorePath};
 
 use crate::Prerequisites;
-use crate::derivations::base::{Base, DerivationBase};
+use crate::derivations::base::{Base, DerivationBase, Extent};
 use crate::derivations::columns;
 use crate::derivations::given::Given;
 use crate::derivations::model::{
@@ -122,6 +122,12 @@ impl Encoder {
         &self.base
     }
 
+    /// There are so many more prerequisites, behind the others.
+    pub(crate) fn add_prerequisites(&mut self, more: usize) {
+        let more = u32::try_from(more).unwrap_or(u32::MAX);
+        self.prerequisites = self.prerequisites.saturating_add(more);
+    }
+
     /// Makes a path known that is no coded derivation.
     pub(super) fn announce(&mut self, path: &StorePath) {
         let rendered = self.store_dir.render_path(path);
@@ -191,6 +197,30 @@ impl Encoder {
                 .ok()?
         };
         (again == text && settled.known.path == *path).then_some((recipe, settled))
+    }
+
+    /// Forgets the strings that came after `before`, which were those of something without a code.
+    pub(super) fn forget(&mut self, before: &Extent) {
+        let Extent { words, keys, shapes, templates } = before;
+        let known = |number: &u32, count: usize| (*number as usize) < count;
+        self.tables.words.truncate(*words);
+        self.tables.keys.truncate(*keys);
+        self.tables.shapes.truncate(*shapes);
+        self.interned.words.retain(|_, number| known(number, *words));
+        self.interned.keys.retain(|_, number| known(number, *keys));
+        self.interned.shapes.retain(|_, number| known(number, *shapes));
+        self.placeholders.retain(|_, found| match found {
+            Placeholder::Word(number) => known(number, *words),
+            Placeholder::Target(_) => true,
+        });
+        let columns = self.tables.columns.iter_mut().zip(&mut self.interned.columns);
+        for (column, (all, interned)) in columns.enumerate() {
+            let count = templates.get(column).copied().unwrap_or(0);
+            if all.len() > count {
+                all.truncate(count);
+                interned.retain(|_, number| known(number, count));
+            }
+        }
     }
 
     fn context(&self) -> Context<'_> {

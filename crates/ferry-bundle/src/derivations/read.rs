@@ -11,9 +11,7 @@ use crate::derivations::base::DerivationBase;
 use crate::derivations::encode::Encoder;
 use crate::derivations::given;
 use crate::derivations::mentions::Reader;
-use crate::derivations::model::{
-    Kind, Known, Recipe, Shape, Tables, Target, column, column_of,
-};
+use crate::derivations::model::{Kind, Known, Recipe, Shape, Tables, Target, column, column_of};
 use crate::derivations::render::Context;
 use crate::derivations::resolve::{Likes, Next};
 use crate::derivations::settle::{settle, text_of};
@@ -120,6 +118,8 @@ pub(crate) fn decode(
         let entry = usize::try_from(entry).ok().filter(|entry| prerequisite(*entry))?;
         plain.get(entry)
     };
+    let (given, count) = (take.number()?, take.number()?);
+    let names = (take.number()?, take.number()?);
     let roots = take_roots(&mut take, &prerequisite)?;
     let (base, mut base_paths) = match roots.is_empty() {
         true => (Encoder::empty(store_dir), Vec::new()),
@@ -134,8 +134,6 @@ pub(crate) fn decode(
         ..Decoded::default()
     };
     let entries = plain.len() as u64;
-    let given = take.number()?;
-    let count = take.number()?;
     let paths = format::Amounts { entries: count, references: 0, signatures: 0 };
     let size = section.len() as u64;
     if let Some(excess) = Amounts::new(paths, 0).excess(size, decoded.base) {
@@ -143,7 +141,7 @@ pub(crate) fn decode(
     }
     let read = &mut decoded.derivations;
     read.plain.extend(plain.iter().map(|path| Box::from(store_dir.render_path(path))));
-    let by_rank = take_names(&mut read.tables, &mut take, &mut texts)?;
+    let by_rank = take_names(&mut read.tables, names, &mut texts)?;
     let both = (&mut take, &mut digests);
     let words = &read.tables.words;
     read.known.extend(given::take(given, store_dir, prerequisite, words, size, both)?);
@@ -229,10 +227,9 @@ fn take_base(
 /// Reads names of outputs and keys; returns the keys in their order.
 fn take_names(
     tables: &mut Tables,
-    take: &mut Take<'_>,
+    (words, keys): (u64, u64),
     texts: &mut Take<'_>,
 ) -> Result<Vec<u32>, Malformed> {
-    let (words, keys) = (take.number()?, take.number()?);
     for _ in 0..words {
         match std::str::from_utf8(texts.until(END)?) {
             Ok(word) => tables.words.push(word.to_owned()),

@@ -13,6 +13,7 @@ use ferry_formats::{StoreDir, StorePath, derivation, nar};
 use crate::objects::{Memory, Object};
 use crate::packed::{coded, packed_from, sections};
 use crate::receiver::verify;
+use crate::thin::{closed, the_rest_comes_back};
 
 /// The derivations by store path.
 fn by_path() -> Option<BTreeMap<StorePath, Vec<u8>>> {
@@ -65,4 +66,19 @@ fn all_come_back_from_a_bundle_that_is_smaller_than_they_compress_to() {
         let counted = bundle.len() - size(b"BLCK");
         assert!(counted <= most, "level {level}: {counted} bytes");
     }
+}
+
+#[test]
+fn those_that_the_other_side_lacks_come_back_from_a_thin_bundle() {
+    let Some(texts) = by_path() else { return };
+    let objects = objects(&texts);
+    let inputs: Vec<usize> = (0..objects.len()).filter(|place| place % 97 == 0).collect();
+    assert!(inputs.len() > 10);
+    let there = closed(&objects, |place| inputs.contains(&place));
+    let lacks = |path: &&StorePath| !there.contains(*path);
+    let lacking = texts.keys().filter(lacks).count();
+    assert!(lacking > 100 && lacking < 1000, "{lacking}");
+    let bundle = the_rest_comes_back(&objects, &there);
+    assert_eq!(coded(&bundle), lacking);
+    println!("{lacking} derivations: {} bytes", bundle.len());
 }

@@ -18,13 +18,14 @@ use crate::packed::{coded, packed, packed_without, streams, take_number};
 use crate::receiver::{Receiver, assert_agree, in_the_file, open, refused_because, verify};
 
 /// The paths of `objects` at these places, and all that they refer to.
-fn closed(objects: &[Object], places: impl Fn(usize) -> bool) -> BTreeSet<StorePath> {
-    let mut there: BTreeSet<StorePath> = BTreeSet::new();
-    for (place, object) in objects.iter().enumerate().rev() {
-        if places(place) || there.contains(object.path()) {
-            there.insert(object.path().clone());
-            there.extend(object.info.references.iter().cloned());
-        }
+pub(crate) fn closed(objects: &[Object], places: impl Fn(usize) -> bool) -> BTreeSet<StorePath> {
+    let infos = infos_of(objects);
+    let chosen = objects.iter().enumerate().filter(|(place, _)| places(*place));
+    let mut open: Vec<&StorePath> = chosen.map(|(_, object)| object.path()).collect();
+    let mut there: BTreeSet<StorePath> = open.iter().copied().cloned().collect();
+    while let Some(path) = open.pop() {
+        let references = infos[path].references.iter();
+        open.extend(references.filter(|path| there.insert((*path).clone())));
     }
     there
 }
@@ -39,7 +40,7 @@ fn thinned(objects: &[Object], there: &BTreeSet<StorePath>) -> Thinned {
 
 /// Packs without what is there, reads, and compares everything that is not.
 #[track_caller]
-fn the_rest_comes_back(objects: &[Object], there: &BTreeSet<StorePath>) -> Vec<u8> {
+pub(crate) fn the_rest_comes_back(objects: &[Object], there: &BTreeSet<StorePath>) -> Vec<u8> {
     let store = Memory::of(objects);
     let Thinned { carried, prerequisites, left_out } = thinned(objects, there);
     let bundle = packed_without(&store, objects, there);

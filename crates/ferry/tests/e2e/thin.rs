@@ -127,7 +127,7 @@ fn only_what_changed_crosses_and_is_built_there() {
             assert_eq!(outputs(&island, &sender.second), second, "{pair}");
             // Everything is kept, what was left out too.
             island.command("nix-store").arg("--gc").ok();
-            let kept = [&sender.after[..], &[sender.fod.clone()]].concat();
+            let kept = [&sender.after[..], std::slice::from_ref(&sender.fod)].concat();
             assert_eq!(invalid(&island, &kept), [""; 0], "{pair}");
         }
     }

@@ -12,6 +12,8 @@ Examples:
     ferry pack /run/current-system --set runtime --sign-key secret.key -o system.ferry
   Only what the other side does not have yet:
     ferry pack /run/current-system --set runtime --have island.txt -o update.ferry
+  Only what is different from what it has:
+    ferry pack nixpkgs#hello --base first.ferry -o update.ferry
   Through a pipe:
     ferry pack ./result --set runtime -o - | ssh island ferry load -";
 
@@ -42,6 +44,11 @@ pub(crate) struct Pack {
     /// --requisites` prints it), a bundle that it has loaded, or the address of its store
     #[arg(long, value_name = "PLACE", value_hint = ValueHint::FilePath)]
     pub(crate) have: Vec<String>,
+    /// Say what is new as what is different from what the other side has: a list of store paths,
+    /// a bundle that it has loaded, or the address of its store. All of it is left out, as with
+    /// --have. Derivations that a list or a bundle names are read from --store
+    #[arg(long, value_name = "PLACE", value_hint = ValueHint::FilePath)]
+    pub(crate) base: Option<String>,
     /// Evaluate attributes of this Nix file
     #[arg(short, long, value_hint = ValueHint::FilePath, conflicts_with = "expr")]
     pub(crate) file: Option<PathBuf>,

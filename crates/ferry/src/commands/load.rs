@@ -29,7 +29,7 @@ pub(crate) fn run(context: &Context, options: &Load) -> Result<(), Failure> {
     let keys = &options.trust.trusted_public_key;
     let store =
         context.open_store(&options.to, Purpose::Write, trust, options.no_check_sigs, keys)?;
-    let bundle = open_bundle(&options.file)?;
+    let bundle = open_bundle(&options.file, Some(&store))?;
     if options.require_signature {
         bundle.require_signature(&context.trust(&options.trust)?.trusted_public_keys)?;
     }

@@ -10,6 +10,7 @@ use ferry_store::uri::{OpenStore, Purpose};
 use ferry_store::{CopyReport, Error, Protection, copy};
 use serde_json::json;
 
+use crate::base::Base;
 use crate::cli::Pack;
 use crate::context::{Context, secret_keys};
 use crate::evaluate::Expression;
@@ -58,32 +59,44 @@ pub(crate) fn run(context: &Context, options: &Pack) -> Result<(), Failure> {
     };
 
     let Selection { roots, infos } = selection;
-    let there = have::there(context, &options.have, store.store_dir(), &paths)?;
-    let thinned = leave_out(infos, &|path| there.contains(path));
-    let prerequisites = Prerequisites::new(store, &thinned.carried, &thinned.prerequisites)?;
+    let mut there = have::there(context, &options.have, store.store_dir(), &paths)?;
+    let base = match &options.base {
+        None => None,
+        Some(place) => {
+            let base = Base::find(context, place, store, &infos)?;
+            there.extend(base.there);
+            base.derivations
+        }
+    };
+    let in_base = |path: &_| base.as_ref().is_some_and(|base| base.contains(path));
+    let thinned = leave_out(infos, &|path| there.contains(path) || in_base(path));
+    let asked = &thinned.prerequisites;
+    let prerequisites = Prerequisites::with_base(store, &thinned.carried, asked, base.as_ref())?;
+    let needed: Vec<String> =
+        prerequisites.list().iter().map(|one| store.store_dir().render_path(&one.path)).collect();
     let pack_options = PackOptions {
         set: options.set.clone(),
         roots: roots.clone(),
         level: options.level.zstd(),
         sign_with: keys.clone(),
         prerequisites,
+        base,
     };
-    let Thinned { carried, left_out, prerequisites } = thinned;
+    let Thinned { carried, left_out, .. } = thinned;
     let (report, size) = sink.write(|sink| {
         let name = options.output.display().to_string();
         let bundle = BundleWriter::new(sink, name, store.store_dir().clone(), pack_options);
         copy(store, &bundle, carried, &keys, &*context.bars)
     })?;
     summarise(context, options, &report, size);
-    let prerequisites: Vec<String> =
-        prerequisites.iter().map(|info| store.store_dir().render_path(&info.path)).collect();
-    if !options.have.is_empty() {
+    let places: Vec<&str> = options.have.iter().chain(&options.base).map(String::as_str).collect();
+    if !places.is_empty() {
         context.talk.say(format!(
             "left out {}, {} of NARs, that the other side has by {} ({} needed there)",
             output::paths(left_out.len() as u64),
             output::size(left_out.values().map(|info| info.nar_size).sum()),
-            options.have.join(", "),
-            match prerequisites.len() as u64 {
+            places.join(", "),
+            match needed.len() as u64 {
                 0 => "none".to_owned(),
                 some => output::paths(some),
             },
@@ -92,7 +105,7 @@ pub(crate) fn run(context: &Context, options: &Pack) -> Result<(), Failure> {
     if context.json {
         output::json(json!({
             "leftOut": left_out.len(),
-            "prerequisites": prerequisites,
+            "prerequisites": needed,
             "bundle": options.output,
             "bundleSize": size,
             "set": options.set,

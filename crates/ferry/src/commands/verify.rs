@@ -3,8 +3,6 @@
 use ferry_bundle::{verify, verify_against};
 use ferry_store::Store as _;
 use ferry_store::copy::require_same_directory;
-use ferry_store::trust::TrustPolicy;
-use ferry_store::uri::Purpose;
 use serde_json::json;
 
 use crate::cli::Verify;
@@ -15,18 +13,11 @@ use crate::output;
 
 pub(crate) fn run(context: &Context, options: &Verify) -> Result<(), Failure> {
     let trust = context.trust(&options.trust)?;
-    let bundle = open_bundle(&options.file)?;
+    let against = context.open_against(options.against.as_ref())?;
+    let bundle = open_bundle(&options.file, against.as_ref())?;
     if options.require_signature {
         bundle.require_signature(&trust.trusted_public_keys)?;
     }
-    let against = match &options.against {
-        None => None,
-        // Nothing is written to it, and its signatures are not looked at.
-        Some(store) => {
-            let accept_all = TrustPolicy::accept_all();
-            Some(context.open_store(store, Purpose::Read, accept_all, false, &[])?)
-        }
-    };
     let report = match &against {
         None => verify(&bundle, &trust, &*context.bars)?,
         Some(store) => {

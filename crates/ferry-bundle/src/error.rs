@@ -81,11 +81,32 @@ pub enum BundleError {
     },
     /// Content that the bundle is packed against is not there, or not the same.
     #[error("it is packed against {base}, which cannot be used: {reason}")]
-    Base {
+    ContentBase {
         /// The path whose content it takes.
         base: String,
         /// What is wrong with it.
         reason: String,
+    },
+    /// The derivations of a bundle are coded against others, which only a store has.
+    #[error(
+        "{bundle} is made for a store that has what it was packed against, and cannot be read \
+         without: name that store with --against (`ferry load` asks the one that it loads into). It \
+         has to have\n{}",
+        derivations.join("\n")
+    )]
+    NeedsBase {
+        /// The file.
+        bundle: String,
+        /// What the store has to have, with all derivations that it is made of.
+        derivations: Vec<String>,
+    },
+    /// The derivations that those of a bundle are coded against cannot be had.
+    #[error("cannot read what {bundle} was packed against: {source}")]
+    DerivationBase {
+        /// The file.
+        bundle: String,
+        /// What the store says.
+        source: Box<ferry_store::Error>,
     },
     /// A bundle on a stream can be read once.
     #[error("{bundle} is a stream and has been read already")]

@@ -1,14 +1,16 @@
 //! The head of a bundle: everything that decides what may become valid.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::io::Read;
 
 use ferry_formats::keys::{PublicKey, SecretKey, Signature, parse_signature};
 use ferry_formats::{PathInfo, StoreDir, StorePath, nixbase32};
+use ferry_store::Store;
 use sha2::{Digest as _, Sha256};
 
 use crate::codec::{Malformed, Take, put_bytes, put_number};
-use crate::derivations::{self, Derivations};
+use crate::derivations::{self, Derivations, Failure};
 use crate::format::{Amounts, MAGIC, VERSION, limit, section, signed_prefix};
 use crate::order::{Place, merge};
 use crate::payload::Input;
@@ -44,6 +46,8 @@ pub(crate) struct Head {
     pub(crate) places: Vec<Place>,
     pub(crate) derivations: Derivations,
     pub(crate) replaced: Replaced,
+    /// The derivations that these are coded against, and their sources.
+    pub(crate) base: HashSet<StorePath>,
     pub(crate) digest: HeadDigest,
     pub(crate) signatures: Vec<Signature>,
 }
@@ -77,10 +81,9 @@ pub(crate) fn put_section(out: &mut Vec<u8>, name: [u8; 4], contents: &[u8]) {
 pub(crate) fn encode(
     manifest: &Manifest,
     store_dir: &StoreDir,
-    prerequisites: &[Prerequisite],
+    (prerequisites, replaced): (&[Prerequisite], &Replaced),
     infos: &[PathInfo],
-    (derivations, coded): (&[u8], &[usize]),
-    replaced: &Replaced,
+    (derivations, coded, base): (&[u8], &[usize], derivations::Amounts),
     level: i32,
     keys: &[SecretKey],
 ) -> Result<Vec<u8>> {
@@ -89,7 +92,7 @@ pub(crate) fn encode(
     let index =
         compact_index::encode(store_dir, prerequisites, infos, coded, level).map_err(failed())?;
     let sizes = (manifest.len() as u64, index.len() as u64, derivations.len() as u64);
-    check_limits(sizes, prerequisites.len() as u64, infos, coded)?;
+    check_limits(sizes, prerequisites.len() as u64, infos, coded, base)?;
 
     let mut out = MAGIC.to_vec();
     out.extend_from_slice(&VERSION.to_le_bytes());
@@ -119,6 +122,7 @@ fn check_limits(
     prerequisites: u64,
     infos: &[PathInfo],
     coded: &[usize],
+    base: derivations::Amounts,
 ) -> Result<()> {
     let coded_infos = || coded.iter().filter_map(|place| infos.get(*place));
     let all = index::amounts(infos);
@@ -135,7 +139,7 @@ fn check_limits(
     } else {
         let of_coded = derivations::Amounts::new(of_coded, text);
         let excess = in_index.excess(Amounts::most(index));
-        excess.or_else(|| of_coded.excess(derivations))
+        excess.or_else(|| of_coded.excess(derivations, base))
     };
     excess.map_or(Ok(()), |what| Err(BundleError::TooMuch { what }))
 }
@@ -148,8 +152,56 @@ fn most_plain(packed: u64) -> u64 {
         .min(limit::INDEX_PLAIN)
 }
 
-/// Reads and checks the head; the input then stands at the first block.
-pub(crate) fn read<R: Read>(input: &mut Input<R>) -> Result<Head> {
+/// A head whose digest was checked, and nothing else.
+pub(crate) struct RawHead {
+    version: u32,
+    pub(crate) digest: HeadDigest,
+    manifest: Section,
+    index: Section,
+    derivations: Option<Section>,
+    replaced: Option<Section>,
+    signatures: Vec<Signature>,
+}
+
+/// Reads and checks the head; the input then stands at the first block. Derivations that are coded
+/// against others have those read from `store`.
+pub(crate) fn read<R: Read>(input: &mut Input<R>, store: Option<&dyn Store>) -> Result<Head> {
+    let raw = read_raw(input)?;
+    let RawHead { version, digest, manifest: (manifest_at, manifest), signatures, .. } = raw;
+    let manifest: Manifest = serde_json::from_slice(&manifest)
+        .map_err(|error| input.damaged(manifest_at, format!("manifest: {error}")))?;
+    let store_dir = StoreDir::new(manifest.store_dir.clone())
+        .map_err(|error| input.damaged(manifest_at, error.to_string()))?;
+    let contents = match &raw.derivations {
+        None => Contents::of_version_0(input, &raw.index)?,
+        Some(derivations) => Contents::read(input, &store_dir, &raw.index, derivations, store)?,
+    };
+    check_manifest(&manifest, &contents).map_err(|reason| input.damaged(manifest_at, reason))?;
+    let replaced = match &raw.replaced {
+        None => Replaced::default(),
+        Some((at, section)) => Replaced::decode(section, &contents.entries, contents.bases())
+            .map_err(|error| {
+                input.damaged(at + error.position as u64, format!("bases: {}", error.reason))
+            })?,
+    };
+    let Contents { infos, prerequisites, places, derivations, base, .. } = contents;
+    Ok(Head {
+        version,
+        manifest,
+        store_dir,
+        infos,
+        prerequisites,
+        places,
+        derivations,
+        replaced,
+        base,
+        digest,
+        signatures,
+    })
+}
+
+/// Reads the head and checks its digest; the input then stands at the first block.
+pub(crate) fn read_raw<R: Read>(input: &mut Input<R>) -> Result<RawHead> {
     let magic: [u8; 8] = input.array("its first bytes")?;
     if magic != MAGIC {
         let reason = match magic.as_slice() {
@@ -169,7 +221,7 @@ pub(crate) fn read<R: Read>(input: &mut Input<R>) -> Result<Head> {
             known: VERSION,
         });
     }
-    let (manifest_at, manifest) = input.section(section::MANIFEST, limit::MANIFEST)?;
+    let manifest = input.section(section::MANIFEST, limit::MANIFEST)?;
     let index = input.section(section::INDEX, limit::INDEX)?;
     let derivations = match version {
         0 => None,
@@ -195,35 +247,7 @@ pub(crate) fn read<R: Read>(input: &mut Input<R>) -> Result<Head> {
         ));
     }
     let signatures = read_signatures(take).map_err(|error| at(signatures_at, error))?;
-    let manifest: Manifest = serde_json::from_slice(&manifest)
-        .map_err(|error| input.damaged(manifest_at, format!("manifest: {error}")))?;
-    let store_dir = StoreDir::new(manifest.store_dir.clone())
-        .map_err(|error| input.damaged(manifest_at, error.to_string()))?;
-    let contents = match &derivations {
-        None => Contents::of_version_0(input, &index)?,
-        Some(derivations) => Contents::read(input, &store_dir, &index, derivations)?,
-    };
-    check_manifest(&manifest, &contents).map_err(|reason| input.damaged(manifest_at, reason))?;
-    let replaced = match replaced {
-        None => Replaced::default(),
-        Some((at, section)) => Replaced::decode(&section, &contents.entries, contents.bases())
-            .map_err(|error| {
-                input.damaged(at + error.position as u64, format!("bases: {}", error.reason))
-            })?,
-    };
-    let Contents { infos, prerequisites, places, derivations, .. } = contents;
-    Ok(Head {
-        version,
-        manifest,
-        store_dir,
-        infos,
-        prerequisites,
-        places,
-        derivations,
-        replaced,
-        digest,
-        signatures,
-    })
+    Ok(RawHead { version, digest, manifest, index, derivations, replaced, signatures })
 }
 
 /// A section and where it begins.
@@ -237,6 +261,7 @@ struct Contents {
     prerequisites: Vec<Prerequisite>,
     places: Vec<Place>,
     derivations: Derivations,
+    base: HashSet<StorePath>,
 }
 
 impl Contents {
@@ -254,7 +279,14 @@ impl Contents {
         })?;
         let places = (0..infos.len()).map(Place::Index).collect();
         let derivations = Derivations::default();
-        Ok(Self { infos, entries: Vec::new(), prerequisites: Vec::new(), places, derivations })
+        Ok(Self {
+            infos,
+            entries: Vec::new(),
+            prerequisites: Vec::new(),
+            places,
+            derivations,
+            base: HashSet::new(),
+        })
     }
 
     fn read<R: Read>(
@@ -262,6 +294,7 @@ impl Contents {
         store_dir: &StoreDir,
         (index_at, index): &Section,
         (derivations_at, section): &Section,
+        store: Option<&dyn Store>,
     ) -> Result<Self> {
         let malformed = |at: u64, what: &str, malformed: Malformed| {
             let Malformed { position, reason } = malformed;
@@ -272,8 +305,18 @@ impl Contents {
         let plain: Vec<StorePath> = entries.iter().map(|entry| entry.path.clone()).collect();
         let is_prerequisite =
             |entry: usize| entries.get(entry).is_some_and(|entry| entry.prerequisite.is_some());
-        let decoded = derivations::decode(section, store_dir, &plain, is_prerequisite)
-            .map_err(|error| malformed(*derivations_at, "derivations", error))?;
+        let bundle = || input.name().to_owned();
+        let decoded = derivations::decode(section, store_dir, &plain, is_prerequisite, store)
+            .map_err(|failure| match failure {
+                Failure::Malformed(error) => malformed(*derivations_at, "derivations", error),
+                Failure::Store(source) => {
+                    BundleError::DerivationBase { bundle: bundle(), source: source.into() }
+                }
+                Failure::NoStore(roots) => BundleError::NeedsBase {
+                    bundle: bundle(),
+                    derivations: roots.iter().map(|path| store_dir.render_path(path)).collect(),
+                },
+            })?;
         let needed: Vec<u64> =
             entries.iter().map(compact_index::Entry::derivations_before).collect();
         let places = merge(&needed, &decoded.paths_before).ok_or_else(|| {
@@ -302,15 +345,16 @@ impl Contents {
             infos.extend(info);
         }
         let paths = prerequisites.iter().map(|one| &one.path);
-        let mut seen = std::collections::HashSet::new();
+        let mut seen = HashSet::new();
         if let Some(twice) =
             paths.chain(infos.iter().map(|info| &info.path)).find(|path| !seen.insert(*path))
         {
             let reason = format!("index: {twice} stands in it twice");
             return Err(input.damaged(*index_at, reason));
         }
+        let base = decoded.base_paths.into_iter().collect();
         let derivations = decoded.derivations;
-        Ok(Self { infos, entries: plain, prerequisites, places: of_objects, derivations })
+        Ok(Self { infos, entries: plain, prerequisites, places: of_objects, derivations, base })
     }
 }
 
@@ -350,7 +394,7 @@ fn decompress_index(packed: &[u8]) -> std::result::Result<Vec<u8>, String> {
 
 /// The manifest has to describe the index that follows it.
 fn check_manifest(manifest: &Manifest, contents: &Contents) -> std::result::Result<(), String> {
-    let Contents { infos, prerequisites, .. } = contents;
+    let Contents { infos, prerequisites, base, .. } = contents;
     let nar_size = infos.iter().try_fold(0u64, |sum, info| sum.checked_add(info.nar_size));
     if manifest.paths != infos.len() as u64
         || Some(manifest.nar_size) != nar_size
@@ -358,7 +402,7 @@ fn check_manifest(manifest: &Manifest, contents: &Contents) -> std::result::Resu
     {
         return Err("the manifest does not agree with the index".to_owned());
     }
-    let known: std::collections::HashSet<&StorePath> = infos
+    let known: HashSet<&StorePath> = infos
         .iter()
         .map(|info| &info.path)
         .chain(prerequisites.iter().map(|one| &one.path))
@@ -366,7 +410,7 @@ fn check_manifest(manifest: &Manifest, contents: &Contents) -> std::result::Resu
     for root in &manifest.roots {
         let path = StorePath::from_basename(root.as_bytes())
             .map_err(|error| format!("the root `{root}`: {error}"))?;
-        if !known.contains(&path) {
+        if !known.contains(&path) && !base.contains(&path) {
             return Err(format!("the root {path} is not in the index"));
         }
     }

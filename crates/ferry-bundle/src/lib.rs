@@ -32,6 +32,7 @@ mod writer;
 
 pub use against::Against;
 pub use choose_bases::Counterparts;
+pub use derivations::DerivationBase;
 pub use error::{BundleError, Result};
 pub use format::{MAGIC, VERSION};
 pub use head::HeadDigest;

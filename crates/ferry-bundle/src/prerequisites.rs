@@ -8,8 +8,8 @@ use ferry_store::admission::read_single_file;
 use ferry_store::closure::references_first;
 use ferry_store::{Destination, Error, Result, Store};
 
-use crate::Bundle;
 use crate::derivations::Given;
+use crate::{Bundle, DerivationBase};
 
 /// A store path that is not in a bundle, and that the receiving store has to have.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,9 +50,36 @@ impl Prerequisites {
         carried: &BTreeMap<StorePath, PathInfo>,
         prerequisites: &[PathInfo],
     ) -> Result<Self> {
-        let list = prerequisites
+        Self::with_base(store, carried, prerequisites, None)
+    }
+
+    /// The same, where derivations are coded against a base that the other side has. What follows
+    /// from the base's roots is not listed.
+    ///
+    /// # Errors
+    /// As for [`Prerequisites::new`].
+    pub fn with_base(
+        store: &dyn Store,
+        carried: &BTreeMap<StorePath, PathInfo>,
+        prerequisites: &[PathInfo],
+        base: Option<&DerivationBase>,
+    ) -> Result<Self> {
+        // What is no derivation has only numbers of the index for what it refers to.
+        let by_others: BTreeSet<&StorePath> = carried
+            .values()
+            .filter(|info| base.is_some() && !info.path.is_derivation())
+            .flat_map(PathInfo::other_references)
+            .collect();
+        let roots = base.map(DerivationBase::roots).unwrap_or_default();
+        let in_base = |path: &StorePath| base.is_some_and(|base| base.is_known(path));
+        let listed = prerequisites
             .iter()
-            .map(|info| Prerequisite { path: info.path.clone(), content: None })
+            .map(|info| &info.path)
+            .filter(|path| !in_base(path) || by_others.contains(path));
+        let list: BTreeSet<&StorePath> = listed.chain(roots).collect();
+        let list = list
+            .into_iter()
+            .map(|path| Prerequisite { path: path.clone(), content: None })
             .collect();
         let mut this = Self { list, ..Self::default() };
         this.sort();
@@ -60,7 +87,7 @@ impl Prerequisites {
             .values()
             .filter(|info| info.path.is_derivation())
             .flat_map(PathInfo::other_references)
-            .filter(|path| path.is_derivation() && !carried.contains_key(*path))
+            .filter(|path| path.is_derivation() && !carried.contains_key(*path) && !in_base(path))
             .collect();
         let inputs: Vec<StorePath> = inputs.into_iter().cloned().collect();
         this.read_derivations(store, &inputs)?;

@@ -44,7 +44,15 @@ impl Bundle {
     /// # Errors
     /// When it cannot be read, is not a bundle, or its head is damaged.
     pub fn open(path: &Path) -> Result<Self> {
-        Self::read(open_file(path)?, path.display().to_string(), Some(path.to_owned()))
+        Self::open_against(path, None)
+    }
+
+    /// Opens a file. If its derivations are coded against others, these are read from `store`.
+    ///
+    /// # Errors
+    /// As for [`Bundle::open`], and when the store does not have them.
+    pub fn open_against(path: &Path, store: Option<&dyn Store>) -> Result<Self> {
+        Self::read(open_file(path)?, path.display().to_string(), Some(path.to_owned()), store)
     }
 
     /// Reads a bundle from a stream, which can be read once; `name` is what to call it.
@@ -52,12 +60,30 @@ impl Bundle {
     /// # Errors
     /// As for [`Bundle::open`].
     pub fn from_stream(stream: impl Read + Send + 'static, name: &str) -> Result<Self> {
-        Self::read(Box::new(stream), name.to_owned(), None)
+        Self::from_stream_against(stream, name, None)
     }
 
-    fn read(stream: Box<dyn Read + Send>, name: String, file: Option<PathBuf>) -> Result<Self> {
+    /// Reads a bundle from a stream. If its derivations are coded against others, these are read
+    /// from `store`.
+    ///
+    /// # Errors
+    /// As for [`Bundle::open_against`].
+    pub fn from_stream_against(
+        stream: impl Read + Send + 'static,
+        name: &str,
+        store: Option<&dyn Store>,
+    ) -> Result<Self> {
+        Self::read(Box::new(stream), name.to_owned(), None, store)
+    }
+
+    fn read(
+        stream: Box<dyn Read + Send>,
+        name: String,
+        file: Option<PathBuf>,
+        store: Option<&dyn Store>,
+    ) -> Result<Self> {
         let mut input = Input::new(BufReader::with_capacity(256 << 10, stream), name.clone());
-        let head = head::read(&mut input)?;
+        let head = head::read(&mut input, store)?;
         let numbers =
             head.infos.iter().zip(0..).map(|(info, number)| (info.path.clone(), number)).collect();
         let payload = Mutex::new(Some(input));
@@ -95,6 +121,12 @@ impl Bundle {
     #[must_use]
     pub fn prerequisites(&self) -> &[Prerequisite] {
         &self.head.prerequisites
+    }
+
+    /// Whether its derivations are coded against this path, or against one that it is a source of:
+    /// then the store that receives it has it.
+    pub(crate) fn is_in_base(&self, path: &StorePath) -> bool {
+        self.head.base.contains(path)
     }
 
     /// What stands for derivations among the prerequisites in those that are in it, by its word.
@@ -146,15 +178,16 @@ impl Bundle {
         let Some(file) = &self.file else {
             return Err(BundleError::StreamUsedUp { bundle: self.name.clone() });
         };
-        let again = Self::read(open_file(file)?, self.name.clone(), None)?;
-        if again.head.digest != self.head.digest {
+        let stream = BufReader::with_capacity(256 << 10, open_file(file)?);
+        let mut again = Input::new(stream, self.name.clone());
+        if head::read_raw(&mut again)?.digest != self.head.digest {
             return Err(BundleError::Damaged {
                 bundle: self.name.clone(),
                 offset: 0,
                 reason: "another bundle has taken its place meanwhile".to_owned(),
             });
         }
-        again.take_payload()
+        Ok(again)
     }
 
     /// The outputs of all derivations in it. They are in the derivations, and nowhere else.

@@ -113,7 +113,8 @@ impl Destination for Nowhere<'_> {
         let list = self.bundle.prerequisites();
         let known: BTreeMap<&StorePath, NarHash> =
             list.iter().map(|one| (&one.path, one.known_content())).collect();
-        Ok(paths.iter().map(|path| known.get(path).copied()).collect())
+        let in_base = |path| self.bundle.is_in_base(path).then_some(NarHash([0; 32]));
+        Ok(paths.iter().map(|path| known.get(path).copied().or_else(|| in_base(path))).collect())
     }
 
     fn output_paths(&self) -> OutputPaths {

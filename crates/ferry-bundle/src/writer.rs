@@ -1,7 +1,7 @@
 //! Writing a bundle in one pass: the derivations come first and go into the head; then the other
 //! NARs as they come.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
@@ -14,11 +14,11 @@ use ferry_store::{Destination, Error, Result, SignatureCheck, StoreWriter};
 use sha2::{Digest as _, Sha256};
 
 use crate::against::Against;
-use crate::derivations::Encoder;
+use crate::derivations::{Amounts, Encoder};
 use crate::head;
 use crate::payload::{Bases, HashedOutput, PayloadWriter, Writing, reach};
 use crate::replaced::Replaced;
-use crate::{BundleError, Manifest, Prerequisites};
+use crate::{BundleError, DerivationBase, Manifest, Prerequisite, Prerequisites};
 
 /// Where temporary files are made unless another place is named: large ones belong on a disk.
 pub(crate) const TEMPORARY: &str = "/var/tmp";
@@ -35,6 +35,9 @@ pub struct PackOptions {
     pub sign_with: Vec<SecretKey>,
     /// What is left out because the other side has it.
     pub prerequisites: Prerequisites,
+    /// What the other side has that the derivations are coded against. Its roots are among the
+    /// prerequisites, and what follows from them need not be.
+    pub base: Option<DerivationBase>,
 }
 
 /// A bundle to be written to `W`, as a destination for one copy.
@@ -91,11 +94,17 @@ impl<W: Write + Send + 'static> Destination for BundleWriter<W> {
         let list = self.options.prerequisites.list();
         let known: HashMap<&StorePath, NarHash> =
             list.iter().map(|one| (&one.path, one.known_content())).collect();
-        Ok(paths.iter().map(|path| known.get(path).copied()).collect())
+        let base = self.options.base.as_ref();
+        let in_base = |path| base?.is_known(path).then_some(NarHash([0; 32]));
+        Ok(paths.iter().map(|path| known.get(path).copied().or_else(|| in_base(path))).collect())
     }
 
     fn output_paths(&self) -> OutputPaths {
-        self.options.prerequisites.known().clone()
+        let mut known = self.options.prerequisites.known().clone();
+        for (path, hash) in self.options.base.iter().flat_map(DerivationBase::hashes) {
+            known.know(path.clone(), *hash);
+        }
+        known
     }
 
     fn derivation_text(&self, path: &StorePath) -> Result<Vec<u8>> {
@@ -129,7 +138,12 @@ impl<W: Write + Send + 'static> Destination for BundleWriter<W> {
             places: infos.iter().zip(0..).map(|(info, place)| (&info.path, place)).collect(),
             beginning: Some((
                 sink,
-                Encoder::new(&self.store_dir, infos, &self.options.prerequisites),
+                Encoder::new(
+                    &self.store_dir,
+                    infos,
+                    &self.options.prerequisites,
+                    self.options.base.as_ref(),
+                ),
             )),
             kept: BTreeMap::new(),
             payload: None,
@@ -176,36 +190,39 @@ impl<W: Write + Send + 'static> PartsWriter<'_, W> {
 
     /// Writes the head, if it is not written yet; then come NARs.
     fn payload(&mut self) -> Result<&mut PayloadWriter> {
-        if let Some((sink, encoder)) = self.beginning.take() {
+        if let Some((sink, mut encoder)) = self.beginning.take() {
             let PackOptions { level, sign_with, .. } = &self.bundle.options;
             let name = &self.bundle.name;
             let failed = || BundleError::io(format!("write {name}"));
+            let more = self.more_prerequisites();
+            encoder.add_prerequisites(more.len());
+            let list = [self.bundle.options.prerequisites.list(), &more].concat();
+            self.manifest.prerequisites = list.len() as u64;
+            let base = Amounts::of_base(encoder.base());
             let (section, coded) = encoder.finish(self.infos, *level).map_err(failed())?;
-            let derivations = (section.as_slice(), coded.as_slice());
+            let derivations = (section.as_slice(), coded.as_slice(), base);
             let of_coded = coded.iter().filter_map(|place| self.infos.get(*place));
             let of_coded: u64 = of_coded.map(|info| info.nar_size).sum();
             let size = self.manifest.nar_size.saturating_sub(of_coded);
             self.manifest.reach = reach(size);
-            let prerequisites = self.bundle.options.prerequisites.list();
             let against = self.bundle.against.as_ref();
-            let bases = prerequisites.iter().filter(|one| one.content.is_some()).count();
-            let replaced = against
-                .map_or_else(|| Replaced::none(bases), |against| against.replaced(prerequisites));
+            let bases = list.iter().filter(|one| one.content.is_some()).count();
+            let replaced =
+                against.map_or_else(|| Replaced::none(bases), |against| against.replaced(&list));
             let store_dir = &self.bundle.store_dir;
             let head = head::encode(
                 &self.manifest,
                 store_dir,
-                prerequisites,
+                (&list, &replaced),
                 self.infos,
                 derivations,
-                &replaced,
                 *level,
                 sign_with,
             )?;
             let mut output = HashedOutput { sink, digest: Sha256::new() };
             output.put(&head).map_err(failed())?;
             let nars = against.map(|against| against.nars.clone());
-            let bases = Bases::of(store_dir, prerequisites, &replaced, nars);
+            let bases = Bases::of(store_dir, &list, &replaced, nars);
             let writing = Writing {
                 name: name.clone(),
                 level: *level,
@@ -218,6 +235,20 @@ impl<W: Write + Send + 'static> PartsWriter<'_, W> {
         self.payload
             .as_mut()
             .ok_or_else(|| BundleError::StreamUsedUp { bundle: self.bundle.name.clone() }.into())
+    }
+
+    /// What derivations that are not coded refer to, and what is only in the base so far: in the
+    /// index it needs a number.
+    fn more_prerequisites(&self) -> Vec<Prerequisite> {
+        let Some(base) = &self.bundle.options.base else { return Vec::new() };
+        let list = self.bundle.options.prerequisites.list();
+        let listed: HashSet<&StorePath> = list.iter().map(|one| &one.path).collect();
+        let kept = self.kept.keys().filter_map(|place| self.infos.get(*place));
+        let more: BTreeSet<&StorePath> = kept
+            .flat_map(PathInfo::other_references)
+            .filter(|path| base.is_known(path) && !listed.contains(path))
+            .collect();
+        more.into_iter().map(|path| Prerequisite { path: path.clone(), content: None }).collect()
     }
 
     /// Adds the NARs of derivations that stand before a place in the payload.

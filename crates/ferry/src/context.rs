@@ -101,6 +101,13 @@ impl Context {
         Ok(StoreUri::parse(uri, purpose, &self.surroundings)?.open(trust, options, scratch))
     }
 
+    /// Opens the store that has what a bundle was packed against, to look things up there.
+    pub(crate) fn open_against(&self, uri: Option<&String>) -> Result<Option<OpenStore>, Failure> {
+        // Nothing is written to it, and its signatures are not looked at.
+        let open = |uri| self.open_store(uri, Purpose::Read, TrustPolicy::accept_all(), false, &[]);
+        uri.map(|uri| open(uri)).transpose()
+    }
+
     /// How to send requests to `address`.
     pub(crate) fn http_options(&self, address: &str) -> Result<HttpOptions, Failure> {
         http_options(&self.conf, address)
@@ -200,12 +207,14 @@ pub(crate) fn secret_keys(files: &[PathBuf]) -> Result<Vec<SecretKey>, Failure> 
         .collect()
 }
 
-/// Opens a bundle; `-` is standard input.
-pub(crate) fn open_bundle(file: &Path) -> Result<Bundle, Failure> {
+/// Opens a bundle; `-` is standard input. What its derivations are coded against, if that is so, is
+/// read from `store`.
+pub(crate) fn open_bundle(file: &Path, store: Option<&OpenStore>) -> Result<Bundle, Failure> {
+    let store = store.map(OpenStore::store);
     let mut bundle = if file == Path::new("-") {
-        Bundle::from_stream(std::io::stdin(), "<standard input>")?
+        Bundle::from_stream_against(std::io::stdin(), "<standard input>", store)?
     } else {
-        Bundle::open(file)?
+        Bundle::open_against(file, store)?
     };
     bundle.temporary_files_in(temporary_directory());
     Ok(bundle)

@@ -6,7 +6,7 @@ use std::io::{BufReader, Read};
 
 use ferry_bundle::{Bundle, MAGIC};
 use ferry_formats::{StoreDir, StorePath};
-use ferry_store::{Error, Store as _, inventory};
+use ferry_store::{Error, Store, inventory};
 
 use crate::context::Context;
 use crate::failure::Failure;
@@ -21,10 +21,8 @@ pub(crate) fn there(
 ) -> Result<HashSet<StorePath>, Failure> {
     let mut found = HashSet::new();
     for place in places {
-        let file = context.surroundings.working_directory.join(place);
-        // A directory is a chroot store. Anything else that is there can be read: a pipe, too.
-        if place == "-" || file.exists() && !file.is_dir() {
-            found.extend(listed(context, place, store_dir)?);
+        if is_file(context, place) {
+            found.extend(listed(context, place, store_dir, None)?);
             continue;
         }
         let opened = OpenSource::open(context, place)?;
@@ -40,12 +38,20 @@ pub(crate) fn there(
     Ok(found)
 }
 
+/// Whether a place is a file, and no store.
+pub(crate) fn is_file(context: &Context, place: &str) -> bool {
+    let file = context.surroundings.working_directory.join(place);
+    // A directory is a chroot store. Anything else that is there can be read: a pipe, too.
+    place == "-" || file.exists() && !file.is_dir()
+}
+
 /// The paths that an inventory lists, or that whoever has loaded a bundle has; `-` is standard
 /// input.
 pub(crate) fn listed(
     context: &Context,
     name: &str,
     store_dir: &StoreDir,
+    store: Option<&dyn Store>,
 ) -> Result<Vec<StorePath>, Failure> {
     let mut input: Box<dyn Read + Send> = match name {
         "-" => Box::new(std::io::stdin()),
@@ -67,14 +73,18 @@ pub(crate) fn listed(
     if !is_bundle {
         return Ok(inventory::read(name, BufReader::new(input), store_dir)?);
     }
-    let bundle = Bundle::from_stream(input, name)?;
+    let bundle = Bundle::from_stream_against(input, name, store)?;
     require_directory(name, bundle.store_dir(), store_dir)?;
     let carried = bundle.path_infos().iter().map(|info| &info.path);
     let before = bundle.prerequisites().iter().map(|one| &one.path);
     Ok(carried.chain(before).cloned().collect())
 }
 
-fn require_directory(name: &str, found: &StoreDir, wanted: &StoreDir) -> Result<(), Failure> {
+pub(crate) fn require_directory(
+    name: &str,
+    found: &StoreDir,
+    wanted: &StoreDir,
+) -> Result<(), Failure> {
     if found == wanted {
         return Ok(());
     }

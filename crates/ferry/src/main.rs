@@ -7,7 +7,7 @@
 #![allow(clippy::disallowed_methods)]
 
 mod bars;
-mod bases;
+mod base;
 mod cli;
 mod commands;
 mod context;

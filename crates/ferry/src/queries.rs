@@ -210,7 +210,7 @@ impl Outside for Machine<'_> {
     }
 
     fn have(&mut self, file: &str, explorer: &mut Explorer<'_>) -> Result<NodeSet, FactsError> {
-        Ok(listed(self.context, file, &self.store_dir)?
+        Ok(listed(self.context, file, &self.store_dir, None)?
             .iter()
             .map(|path| explorer.node(path))
             .collect())

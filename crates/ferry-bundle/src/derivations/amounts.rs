@@ -1,10 +1,11 @@
 //! How much a section of coded derivations may hold.
 
+use crate::derivations::base::Base;
 use crate::format;
 use crate::format::limit;
 
 /// What takes more room in memory, or more time, than in the file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Amounts {
     derivations: u64,
     references: u64,
@@ -20,14 +21,27 @@ impl Amounts {
         Self { derivations: entries, references, signatures, text }
     }
 
-    /// What a section of so many bytes should not hold, if anything.
-    pub(crate) fn excess(self, section: u64) -> Option<String> {
+    /// What the base holds.
+    pub(crate) fn of_base(base: &Base) -> Self {
+        Self {
+            derivations: base.recipes.len() as u64,
+            references: base.references,
+            signatures: 0,
+            text: base.text,
+        }
+    }
+
+    /// What a section of so many bytes should not hold with this base, if anything.
+    pub(crate) fn excess(self, section: u64, base: Self) -> Option<String> {
         let most = |ratio: u64, slack: u64| section.saturating_mul(ratio).saturating_add(slack);
+        let derivations = section / 4 + limit::DERIVATIONS_SLACK + base.derivations;
+        let references = most(8, limit::REFERENCES_SLACK) + 2 * base.references;
+        let text = most(limit::TEXT_RATIO, limit::TEXT_SLACK) + 2 * base.text;
         [
-            (self.derivations, section / 4 + limit::DERIVATIONS_SLACK, "derivations"),
-            (self.references, most(8, limit::REFERENCES_SLACK), "references"),
+            (self.derivations, derivations, "derivations"),
+            (self.references, references, "references"),
             (self.signatures, section / 32 + 1024, "signatures of derivations"),
-            (self.text, most(limit::TEXT_RATIO, limit::TEXT_SLACK), "bytes of derivations"),
+            (self.text, text, "bytes of derivations"),
         ]
         .into_iter()
         .find(|(found, most, _)| found > most)

@@ -2,26 +2,32 @@
 
 use hashbrown::{HashMap, HashSet};
 
+use ferry_formats::keys::Signature;
 use ferry_formats::{PathInfo, StoreDir, StorePath};
 
 use crate::codec::put_number;
+use crate::derivations::base::Base;
+use crate::derivations::differences::Likes;
 use crate::derivations::encode::GivenEntry;
-use crate::derivations::given;
 use crate::derivations::mentions::Writer;
 use crate::derivations::model::{Known, Recipe, Shape, Tables, Target, column, column_of};
+use crate::derivations::slots::{Slot, slots};
 use crate::derivations::tokens::END;
+use crate::derivations::{given, likeness};
 use crate::streams;
 
 /// The parts of a column.
 #[derive(Default)]
-struct Column {
+pub(super) struct Column {
     /// Which string, for each derivation: 0 for a new one, or its number and 1.
-    values: Vec<u8>,
+    pub(super) values: Vec<u8>,
     /// What the strings mention.
-    mentions: Vec<u8>,
+    pub(super) mentions: Vec<u8>,
     /// The strings.
-    texts: Vec<u8>,
-    /// The new numbers of the strings.
+    pub(super) texts: Vec<u8>,
+    /// How many strings are the base's, which keep their numbers.
+    base: u32,
+    /// The new numbers of the others.
     numbers: HashMap<u32, u64>,
 }
 
@@ -33,6 +39,10 @@ pub(crate) struct Beside {
     pub(crate) known: Vec<Known>,
     /// How many entries of the index stand before those of the plan.
     pub(crate) prerequisites: u32,
+    /// Whose derivations have the first numbers.
+    pub(crate) base: Base,
+    /// With a base, the paths that plain numbers stand for.
+    pub(crate) paths: Vec<StorePath>,
 }
 
 impl Beside {
@@ -44,7 +54,8 @@ impl Beside {
             .flat_map(|recipe| recipe.mentions.iter().chain(&recipe.extra))
             .filter_map(|target| match target {
                 Target::Output { derivation, word } => {
-                    Some((&self.known.get(*derivation as usize)?.path, *word))
+                    let number = (*derivation as usize).checked_sub(self.base.recipes.len())?;
+                    Some((&self.known.get(number)?.path, *word))
                 }
                 _ => None,
             })
@@ -68,101 +79,49 @@ pub(crate) fn write(
     infos: &[PathInfo],
     level: i32,
 ) -> std::io::Result<(Vec<u8>, Vec<usize>)> {
-    let given = beside.given.len();
-    let order = order(&recipes, given);
-    let plain = plain_numbers(places, infos.len(), beside.prerequisites);
-    let mut renumbered: Vec<u32> = (0..).take(given + recipes.len()).collect();
-    let first = u32::try_from(given).unwrap_or(u32::MAX);
-    for (old, new) in order.iter().zip(first..) {
-        if let Some(number) = renumbered.get_mut(given + *old) {
-            *number = new;
-        }
-    }
-    let target = |target: Target| match target {
-        Target::Plain(number) => {
-            Target::Plain(plain.get(number as usize).copied().unwrap_or(u32::MAX))
-        }
-        Target::Derivation(number) => Target::Derivation(renumber(&renumbered, number)),
-        Target::Output { derivation, word } => {
-            Target::Output { derivation: renumber(&renumbered, derivation), word }
-        }
-    };
-    let keys = Keys::sorted(&tables);
-    let mut columns: Vec<Column> =
-        std::iter::repeat_with(Column::default).take(column_count(&tables)).collect();
-    let mut shapes = Shapes::default();
-    let (mut shape_numbers, mut differences) = (Vec::new(), Vec::new());
-    let (mut digests, mut signatures) = (Vec::<u8>::new(), Vec::new());
-    let mut writer = Writer::default();
+    let base = &beside.base;
+    let before = base.recipes.len() + beside.given.len();
+    let first = u32::try_from(before).unwrap_or(u32::MAX);
+    let pairs = likeness::pair(&tables, base, &recipes, first, &beside.paths);
+    let order = order(&recipes, before, &pairs.of);
+    let numbers = Numbers::new(&order, first, places, infos.len(), beside);
+    let mut sheet = Sheet::new(&tables, base, numbers, first);
+    let mut likes = Likes::new(base, &recipes, first, &pairs);
     for (current, number) in (first..).zip(&order) {
         let (Some(recipe), Some(place)) = (recipes.get(*number), places.get(*number)) else {
             continue;
         };
-        shapes.put(recipe.shape, &tables, &mut shape_numbers);
-        let shape = tables.shapes.get(recipe.shape as usize);
-        let key_columns = shape.map(|shape| shape.keys.as_slice()).unwrap_or_default();
-        let key_columns = key_columns.iter().map(|key| (column_of(*key), keys.column(*key)));
-        let first = (column::NAME..column::FIRST_KEY).map(|column| (column, column));
-        let mut mentions = recipe.mentions.iter();
-        for ((from, to), value) in first.chain(key_columns).zip(&recipe.values) {
-            let template = tables.columns.get(from).and_then(|all| all.get(*value as usize));
-            let (Some(column), Some(template)) = (columns.get_mut(to), template) else { continue };
-            column.put(*value, &template.bytes);
-            for mentioned in mentions.by_ref().take(template.mentions as usize) {
-                writer.put(target(*mentioned), current, &mut column.mentions);
-            }
-        }
-        put_number(&mut differences, recipe.extra.len() as u64);
-        for extra in &recipe.extra {
-            writer.put(target(*extra), current, &mut differences);
-        }
-        put_number(&mut differences, recipe.dropped.len() as u64);
-        recipe.dropped.iter().for_each(|place| put_number(&mut differences, u64::from(*place)));
+        sheet.current = current;
         let signed = infos.get(*place).map(|info| info.signatures.as_slice()).unwrap_or_default();
-        put_number(&mut differences, signed.len() as u64);
-        for signature in signed {
-            signatures.extend(signature.to_nix_string().as_bytes());
-            signatures.push(END);
+        if !likes.put(*number, recipe, signed, &mut sheet) {
+            sheet.put(recipe, signed);
         }
-        digests.extend(&recipe.digest);
-        writer.end(current);
     }
 
     let mut numbers = Vec::new();
-    put_number(&mut numbers, given as u64);
+    let mut digests = Vec::new();
+    put_number(&mut numbers, beside.given.len() as u64);
     put_number(&mut numbers, order.len() as u64);
-    put_number(&mut numbers, tables.words.len() as u64);
-    put_number(&mut numbers, keys.order.len() as u64);
-    let mut given_digests = Vec::new();
-    let outputs = beside.write(&recipes, &mut numbers, &mut given_digests);
-    given_digests.extend(digests);
-    let digests = given_digests;
-    shapes.write(&tables, &keys, &mut numbers);
+    put_number(&mut numbers, (tables.words.len() - base.extent.words) as u64);
+    put_number(&mut numbers, (tables.keys.len() - base.extent.keys) as u64);
+    base.write_roots(&mut numbers, &mut digests);
+    let outputs = beside.write(&recipes, &mut numbers, &mut digests);
     let mut texts = Vec::new();
-    for word in &tables.words {
+    for word in tables.words.get(base.extent.words..).unwrap_or_default() {
         texts.extend(word.as_bytes());
         texts.push(END);
     }
-    for key in keys.order.iter().filter_map(|key| tables.keys.get(*key as usize)) {
+    let new_keys = sheet.keys.order.iter().filter(|key| **key as usize >= base.extent.keys);
+    for key in new_keys.filter_map(|key| tables.keys.get(*key as usize)) {
         texts.extend(key.iter());
         texts.push(END);
     }
-    put_number(&mut numbers, shape_numbers.len() as u64);
-    put_number(&mut numbers, differences.len() as u64);
-    put_number(&mut numbers, signatures.len() as u64);
-    for column in &columns {
-        for part in [&column.values, &column.mentions, &column.texts] {
-            put_number(&mut numbers, part.len() as u64);
-        }
-    }
-    numbers.extend(shape_numbers);
-    numbers.extend(differences);
-    columns.iter().for_each(|column| numbers.extend(&column.values));
-    columns.iter().for_each(|column| numbers.extend(&column.mentions));
-    texts.extend(signatures);
-    columns.iter().for_each(|column| texts.extend(&column.texts));
+    likes.write(&sheet.numbers, &mut numbers);
+    sheet.write(&mut numbers, &mut texts);
+    digests.extend(&sheet.digests);
     // Compression has need of the memory.
-    drop((columns, tables, recipes, writer));
+    drop((sheet, likes));
+    drop((tables, recipes, pairs));
     let level = if numbers.len() + texts.len() <= SMALL { level.max(SMALL_LEVEL) } else { level };
     let section = streams::encode(&[&numbers, &texts, &digests], level)?;
     if outputs > given::most_outputs(section.len() as u64) {
@@ -174,16 +133,211 @@ pub(crate) fn write(
     Ok((section, places))
 }
 
+/// The numbers that things have in the file.
+pub(super) struct Numbers {
+    base_plain: u32,
+    plain: Vec<u32>,
+    derivations: Vec<u32>,
+}
+
+impl Numbers {
+    fn new(order: &[usize], first: u32, places: &[usize], plan: usize, beside: &Beside) -> Self {
+        let before = first as usize;
+        let mut derivations: Vec<u32> = (0..).take(before + order.len()).collect();
+        for (old, new) in order.iter().zip(first..) {
+            if let Some(number) = derivations.get_mut(before + *old) {
+                *number = new;
+            }
+        }
+        let plain = plain_numbers(places, plan, beside.prerequisites);
+        Self { base_plain: beside.base.plain, plain, derivations }
+    }
+
+    /// The number of a path, counted from the first entry of the index.
+    pub(super) fn entry(&self, plain: u32) -> u32 {
+        let place = plain.checked_sub(self.base_plain);
+        place.and_then(|place| self.plain.get(place as usize)).copied().unwrap_or(u32::MAX)
+    }
+
+    fn target(&self, target: Target) -> Target {
+        match target {
+            Target::Plain(number) if number < self.base_plain => target,
+            Target::Plain(number) => {
+                Target::Plain(self.entry(number).saturating_add(self.base_plain))
+            }
+            Target::Derivation(number) => Target::Derivation(self.derivation(number)),
+            Target::Output { derivation, word } => {
+                Target::Output { derivation: self.derivation(derivation), word }
+            }
+        }
+    }
+
+    fn derivation(&self, number: u32) -> u32 {
+        self.derivations.get(number as usize).copied().unwrap_or(u32::MAX)
+    }
+}
+
+/// The streams of a section in the making.
+pub(super) struct Sheet<'a> {
+    pub(super) tables: &'a Tables,
+    pub(super) numbers: Numbers,
+    /// The number of the derivation that is written.
+    current: u32,
+    keys: Keys,
+    shapes: Shapes,
+    writer: Writer,
+    shape_numbers: Vec<u8>,
+    pub(super) differences: Vec<u8>,
+    pub(super) digests: Vec<u8>,
+    signatures: Vec<u8>,
+    columns: Vec<Column>,
+    has_base: bool,
+}
+
+impl<'a> Sheet<'a> {
+    fn new(tables: &'a Tables, base: &Base, numbers: Numbers, first: u32) -> Self {
+        let of_base = |column| base.extent.templates.get(column).copied().unwrap_or(0);
+        let column = |column| Column {
+            base: u32::try_from(of_base(column)).unwrap_or(u32::MAX),
+            ..Column::default()
+        };
+        Self {
+            tables,
+            numbers,
+            current: first,
+            keys: Keys::sorted(tables),
+            shapes: Shapes { base: base.extent.shapes as u64, ..Shapes::default() },
+            writer: Writer::new(base.plain),
+            shape_numbers: Vec::new(),
+            differences: Vec::new(),
+            digests: Vec::new(),
+            signatures: Vec::new(),
+            columns: (0..column_count(tables)).map(column).collect(),
+            has_base: !base.recipes.is_empty(),
+        }
+    }
+
+    /// Adds a derivation that is like none of the base.
+    fn put(&mut self, recipe: &Recipe, signed: &[Signature]) {
+        self.put_shape(recipe.shape);
+        for slot in slots(self.tables, recipe) {
+            self.put_string(&slot);
+            slot.mentions.iter().for_each(|target| self.put_mention(slot.column, *target));
+        }
+        self.put_inputs(recipe);
+        self.put_signatures(signed);
+        self.digests.extend(&recipe.digest);
+        self.writer.end(self.current);
+    }
+
+    pub(super) fn put_shape(&mut self, shape: u32) {
+        self.shapes.put(shape, &mut self.shape_numbers);
+    }
+
+    pub(super) fn put_string(&mut self, slot: &Slot<'_>) {
+        if let (Some(column), Some(text)) =
+            (self.columns.get_mut(slot.column), text(self.tables, slot))
+        {
+            column.put(slot.value, text);
+        }
+    }
+
+    pub(super) fn column(&mut self, column: usize) -> Option<&mut Column> {
+        self.columns.get_mut(column)
+    }
+
+    pub(super) fn put_mention(&mut self, column: usize, target: Target) {
+        if let Some(column) = self.columns.get_mut(column) {
+            let target = self.numbers.target(target);
+            self.writer.put(target, self.current, &mut column.mentions);
+        }
+    }
+
+    pub(super) fn put_inputs(&mut self, recipe: &Recipe) {
+        put_number(&mut self.differences, recipe.extra.len() as u64);
+        for extra in &recipe.extra {
+            let target = self.numbers.target(*extra);
+            self.writer.put(target, self.current, &mut self.differences);
+        }
+        put_number(&mut self.differences, recipe.dropped.len() as u64);
+        let dropped = recipe.dropped.iter();
+        dropped.for_each(|place| put_number(&mut self.differences, u64::from(*place)));
+    }
+
+    pub(super) fn put_signatures(&mut self, signed: &[Signature]) {
+        put_number(&mut self.differences, signed.len() as u64);
+        for signature in signed {
+            self.signatures.extend(signature.to_nix_string().as_bytes());
+            self.signatures.push(END);
+        }
+    }
+
+    /// The columns in the order of their keys.
+    fn in_order(&self) -> impl Iterator<Item = &Column> {
+        let keys = self.keys.order.iter().map(|key| column_of(*key));
+        (column::NAME..column::FIRST_KEY).chain(keys).filter_map(|column| self.columns.get(column))
+    }
+
+    fn write(&self, numbers: &mut Vec<u8>, texts: &mut Vec<u8>) {
+        self.shapes.write(self.tables, &self.keys, numbers);
+        put_number(numbers, self.shape_numbers.len() as u64);
+        put_number(numbers, self.differences.len() as u64);
+        put_number(numbers, self.signatures.len() as u64);
+        let parts =
+            |column: &Column| [column.values.len(), column.mentions.len(), column.texts.len()];
+        let is_used = |column: &Column| parts(column) != [0, 0, 0];
+        if self.has_base {
+            // Most are empty.
+            put_number(numbers, self.in_order().filter(|column| is_used(column)).count() as u64);
+        }
+        let mut left_out = 0;
+        for column in self.in_order() {
+            if self.has_base {
+                if !is_used(column) {
+                    left_out += 1;
+                    continue;
+                }
+                put_number(numbers, std::mem::take(&mut left_out));
+            }
+            parts(column).into_iter().for_each(|length| put_number(numbers, length as u64));
+        }
+        numbers.extend(&self.shape_numbers);
+        numbers.extend(&self.differences);
+        self.in_order().for_each(|column| numbers.extend(&column.values));
+        self.in_order().for_each(|column| numbers.extend(&column.mentions));
+        texts.extend(&self.signatures);
+        self.in_order().for_each(|column| texts.extend(&column.texts));
+    }
+}
+
+pub(super) fn text<'a>(tables: &'a Tables, slot: &Slot<'_>) -> Option<&'a [u8]> {
+    Some(&tables.columns.get(slot.column)?.get(slot.value as usize)?.bytes)
+}
+
 /// Up to so many bytes the best compression takes next to no time.
 const SMALL: usize = 2 << 20;
 const SMALL_LEVEL: i32 = 19;
 
 impl Column {
+    /// The number of a string that a reader knows.
+    pub(super) fn number(&self, value: u32) -> Option<u64> {
+        match value < self.base {
+            true => Some(value.into()),
+            false => self.numbers.get(&value).copied(),
+        }
+    }
+
+    /// A reader knows a string from now on.
+    pub(super) fn learn(&mut self, value: u32) {
+        let number = u64::from(self.base) + self.numbers.len() as u64;
+        self.numbers.insert(value, number);
+    }
+
     fn put(&mut self, value: u32, text: &[u8]) {
-        if let Some(number) = self.numbers.get(&value) {
+        if let Some(number) = self.number(value) {
             return put_number(&mut self.values, number + 1);
         }
-        self.numbers.insert(value, self.numbers.len() as u64);
+        self.learn(value);
         put_number(&mut self.values, 0);
         self.texts.extend(text);
         self.texts.push(END);
@@ -192,10 +346,6 @@ impl Column {
 
 fn column_count(tables: &Tables) -> usize {
     column::FIRST_KEY + tables.keys.len()
-}
-
-fn renumber(renumbered: &[u32], number: u32) -> u32 {
-    renumbered.get(number as usize).copied().unwrap_or(u32::MAX)
 }
 
 /// The number in the index of everything in the plan that is not coded, then of the prerequisites,
@@ -238,23 +388,22 @@ impl Keys {
     fn rank(&self, key: u32) -> usize {
         self.ranks.get(key as usize).copied().unwrap_or_default()
     }
-
-    fn column(&self, key: u32) -> usize {
-        column::FIRST_KEY + self.rank(key)
-    }
 }
 
-/// Shapes in the order in which they are met.
+/// Shapes in the order in which they are met, behind those of the base.
 #[derive(Default)]
 struct Shapes {
+    base: u64,
     order: Vec<u32>,
     numbers: HashMap<u32, u64>,
 }
 
 impl Shapes {
-    fn put(&mut self, shape: u32, tables: &Tables, out: &mut Vec<u8>) {
-        debug_assert!((shape as usize) < tables.shapes.len());
-        let next = self.numbers.len() as u64;
+    fn put(&mut self, shape: u32, out: &mut Vec<u8>) {
+        if u64::from(shape) < self.base {
+            return put_number(out, shape.into());
+        }
+        let next = self.base + self.numbers.len() as u64;
         let number = *self.numbers.entry(shape).or_insert_with(|| {
             self.order.push(shape);
             next
@@ -283,15 +432,16 @@ impl Shapes {
     }
 }
 
-/// An order of those behind the first `given` in which each derivation follows what it mentions, the first mentioned last: so that
-/// what is mentioned next is mostly the last that was not.
-fn order(recipes: &[Recipe], given: usize) -> Vec<usize> {
+/// An order of those behind the first `before` in which each derivation follows what it mentions,
+/// the first mentioned last: so that what is mentioned next is mostly the last that was not. Those
+/// that are like one of the base stand in its order as far as that goes.
+fn order(recipes: &[Recipe], before: usize, pairs: &[Option<u32>]) -> Vec<usize> {
     let edges = |recipe: &Recipe| -> Vec<usize> {
         let all = recipe.mentions.iter().chain(&recipe.extra);
-        let mut seen = hashbrown::HashSet::new();
+        let mut seen = HashSet::new();
         let mut edges: Vec<usize> = all
             .filter_map(|target| target.derivation())
-            .filter_map(|number| (number as usize).checked_sub(given))
+            .filter_map(|number| (number as usize).checked_sub(before))
             .filter(|number| seen.insert(*number))
             .collect();
         edges.reverse();
@@ -303,14 +453,17 @@ fn order(recipes: &[Recipe], given: usize) -> Vec<usize> {
             *used = true;
         }
     }
+    let mut paired: Vec<(u32, usize)> =
+        pairs.iter().zip(0..).filter_map(|(base, number)| Some(((*base)?, number))).collect();
+    paired.sort_unstable();
     let mut done = vec![false; recipes.len()];
     let mut order = Vec::with_capacity(recipes.len());
     let roots = is_used.iter().enumerate().filter(|(_, used)| !**used).map(|(number, _)| number);
-    for root in roots {
-        let mut open = vec![(root, recipes.get(root).map(edges).unwrap_or_default().into_iter())];
-        if let Some(done) = done.get_mut(root) {
-            *done = true;
+    for root in paired.into_iter().map(|(_, number)| number).chain(roots) {
+        if done.get_mut(root).is_none_or(|done| std::mem::replace(done, true)) {
+            continue;
         }
+        let mut open = vec![(root, recipes.get(root).map(edges).unwrap_or_default().into_iter())];
         while let Some((node, next)) = open.last_mut() {
             match next.next() {
                 None => {

@@ -5,15 +5,17 @@ use hashbrown::{HashMap, HashSet};
 use ferry_formats::{ContentAddress, PathInfo, StoreDir, StorePath};
 
 use crate::Prerequisites;
+use crate::derivations::base::{Base, DerivationBase, Extent};
 use crate::derivations::columns;
 use crate::derivations::given::Given;
 use crate::derivations::model::{
     Addressing, Kind, Known, Recipe, Shape, Tables, Target, Template, column, column_of,
 };
 use crate::derivations::render::Context;
-use crate::derivations::settle::{nar_size, settle};
+use crate::derivations::settle::{Settled, nar_size, settle};
 use crate::derivations::split::{Parts, split};
 use crate::derivations::tokens::{Builder, Name, is_text};
+use crate::format::limit;
 use ferry_formats::derivation::hash_placeholder;
 
 /// Characters in the hash part of a store path.
@@ -23,22 +25,24 @@ const PLACEHOLDER: usize = 52;
 
 /// Collects coded derivations.
 pub(crate) struct Encoder {
-    store_dir: StoreDir,
+    pub(super) store_dir: StoreDir,
     /// What a store path begins with.
-    prefix: Vec<u8>,
-    /// All paths of the plan, then the prerequisites.
-    paths: Vec<StorePath>,
-    rendered: Vec<Box<str>>,
+    pub(super) prefix: Vec<u8>,
+    /// The sources of the base, all paths of the plan, then the prerequisites.
+    pub(super) paths: Vec<StorePath>,
+    pub(super) rendered: Vec<Box<str>>,
     /// Derivations by the hash part of their path, and of their outputs' paths.
-    plain: HashMap<[u8; HASH], Target>,
-    derivations: HashMap<[u8; HASH], Target>,
+    pub(super) plain: HashMap<[u8; HASH], Target>,
+    pub(super) derivations: HashMap<[u8; HASH], Target>,
     outputs: HashMap<[u8; HASH], Target>,
     placeholders: HashMap<[u8; PLACEHOLDER], Placeholder>,
-    tables: Tables,
+    pub(super) tables: Tables,
     interned: Interned,
-    recipes: Vec<Recipe>,
-    /// Those that are given and coded.
-    known: Vec<Known>,
+    /// Those of the base, while it is taken in.
+    pub(super) recipes: Vec<Recipe>,
+    /// Those of the base, those that are given, and those that are coded.
+    pub(super) known: Vec<Known>,
+    pub(super) base: Base,
     given: Vec<GivenEntry>,
     /// How many prerequisites there are.
     prerequisites: u32,
@@ -64,36 +68,18 @@ struct Interned {
 }
 
 impl Encoder {
-    /// For derivations among these paths, where the other side has the prerequisites.
-    pub(crate) fn new(
-        store_dir: &StoreDir,
-        infos: &[PathInfo],
-        prerequisites: &Prerequisites,
-    ) -> Self {
-        let list = prerequisites.list();
-        let carried = infos.iter().map(|info| &info.path);
-        let paths: Vec<StorePath> =
-            carried.chain(list.iter().map(|one| &one.path)).cloned().collect();
-        let rendered: Vec<Box<str>> =
-            paths.iter().map(|path| store_dir.render_path(path).into()).collect();
+    /// One that knows nothing.
+    pub(super) fn empty(store_dir: &StoreDir) -> Self {
         let prefix = match store_dir.as_str() {
             "/" => b"/".to_vec(),
             other => format!("{other}/").into_bytes(),
         };
-        let plain = rendered
-            .iter()
-            .zip(0..)
-            .filter(|(path, _)| !path.ends_with(".drv"))
-            .filter_map(|(path, number)| {
-                Some((hash_part(path.as_bytes(), &prefix)?, Target::Plain(number)))
-            })
-            .collect();
-        let mut this = Self {
+        Self {
             store_dir: store_dir.clone(),
             prefix,
-            paths,
-            rendered,
-            plain,
+            paths: Vec::new(),
+            rendered: Vec::new(),
+            plain: HashMap::new(),
             derivations: HashMap::new(),
             outputs: HashMap::new(),
             placeholders: HashMap::new(),
@@ -101,17 +87,58 @@ impl Encoder {
             interned: Interned::default(),
             recipes: Vec::new(),
             known: Vec::new(),
+            base: Base::default(),
             given: Vec::new(),
-            prerequisites: u32::try_from(list.len()).unwrap_or(u32::MAX),
+            prerequisites: 0,
             places: Vec::new(),
-        };
+        }
+    }
+
+    /// For derivations among these paths, where the other side has the prerequisites.
+    pub(crate) fn new(
+        store_dir: &StoreDir,
+        infos: &[PathInfo],
+        prerequisites: &Prerequisites,
+        base: Option<&DerivationBase>,
+    ) -> Self {
+        let list = prerequisites.list();
+        let taken = base.and_then(DerivationBase::take);
+        let mut this = taken.unwrap_or_else(|| Self::empty(store_dir));
+        this.prerequisites = u32::try_from(list.len()).unwrap_or(u32::MAX);
+        let carried = infos.iter().map(|info| &info.path);
+        carried.chain(list.iter().map(|one| &one.path)).for_each(|path| this.announce(path));
         let numbers: HashMap<&StorePath, u32> = list.iter().map(|one| &one.path).zip(0..).collect();
+        let roots = base.map(DerivationBase::roots).unwrap_or_default();
+        this.base.roots = roots.iter().filter_map(|path| numbers.get(path).copied()).collect();
         for given in prerequisites.given() {
             if let Some(number) = numbers.get(&given.path) {
                 this.give(given, *number);
             }
         }
         this
+    }
+
+    pub(crate) fn base(&self) -> &Base {
+        &self.base
+    }
+
+    /// There are so many more prerequisites, behind the others.
+    pub(crate) fn add_prerequisites(&mut self, more: usize) {
+        let more = u32::try_from(more).unwrap_or(u32::MAX);
+        self.prerequisites = self.prerequisites.saturating_add(more);
+    }
+
+    /// Makes a path known that is no coded derivation.
+    pub(super) fn announce(&mut self, path: &StorePath) {
+        let rendered = self.store_dir.render_path(path);
+        if !path.is_derivation()
+            && let Some(hash) = hash_part(rendered.as_bytes(), &self.prefix)
+            && let Ok(number) = u32::try_from(self.paths.len())
+        {
+            self.plain.insert(hash, Target::Plain(number));
+        }
+        self.paths.push(path.clone());
+        self.rendered.push(rendered.into());
     }
 
     /// Makes a derivation known that is not in the bundle.
@@ -132,27 +159,11 @@ impl Encoder {
     }
 
     fn code(&mut self, place: usize, info: &PathInfo, text: &[u8]) -> Option<()> {
-        let escaped = |byte: &u8| matches!(byte, b'"' | b'\\') || *byte < b' ';
-        if self.prefix.iter().any(escaped) || info.deriver.is_some() {
+        if info.deriver.is_some() {
             return None;
         }
-        let parts = split(text)?;
-        let sorted = parts.environment.is_sorted_by(|a, b| a.0 < b.0)
-            && parts.outputs.is_sorted_by(|[a, ..], [b, ..]| a < b);
-        if !sorted {
-            return None;
-        }
-        let name = info.path.name().strip_suffix(".drv")?;
-        let recipe = self.recipe(name.as_bytes(), &parts)?;
-        let mut again = Vec::with_capacity(text.len());
-        let settled = {
-            let context = self.context();
-            settle(&self.store_dir, &|target| self.path(target), &context, &recipe, &mut again)
-                .ok()?
-        };
-        let same = again == text
-            && settled.known.path == info.path
-            && settled.references.as_slice() == &*info.references
+        let (recipe, settled) = self.settled(&info.path, text)?;
+        let same = settled.references.as_slice() == &*info.references
             && info.ca == Some(ContentAddress::Text(settled.digest))
             && info.nar_size == nar_size(text.len());
         if !same {
@@ -163,6 +174,53 @@ impl Encoder {
         self.known.push(settled.known);
         self.places.push(place);
         Some(())
+    }
+
+    /// Takes a text apart, if it comes back byte for byte.
+    pub(super) fn settled(&mut self, path: &StorePath, text: &[u8]) -> Option<(Recipe, Settled)> {
+        let escaped = |byte: &u8| matches!(byte, b'"' | b'\\') || *byte < b' ';
+        if self.prefix.iter().any(escaped) || text.len() > limit::DERIVATION {
+            return None;
+        }
+        let parts = split(text)?;
+        let sorted = parts.environment.is_sorted_by(|a, b| a.0 < b.0)
+            && parts.outputs.is_sorted_by(|[a, ..], [b, ..]| a < b);
+        if !sorted {
+            return None;
+        }
+        let name = path.name().strip_suffix(".drv")?;
+        let recipe = self.recipe(name.as_bytes(), &parts)?;
+        let mut again = Vec::with_capacity(text.len());
+        let settled = {
+            let context = self.context();
+            settle(&self.store_dir, &|target| self.path(target), &context, &recipe, &mut again)
+                .ok()?
+        };
+        (again == text && settled.known.path == *path).then_some((recipe, settled))
+    }
+
+    /// Forgets the strings that came after `before`, which were those of something without a code.
+    pub(super) fn forget(&mut self, before: &Extent) {
+        let Extent { words, keys, shapes, templates } = before;
+        let known = |number: &u32, count: usize| (*number as usize) < count;
+        self.tables.words.truncate(*words);
+        self.tables.keys.truncate(*keys);
+        self.tables.shapes.truncate(*shapes);
+        self.interned.words.retain(|_, number| known(number, *words));
+        self.interned.keys.retain(|_, number| known(number, *keys));
+        self.interned.shapes.retain(|_, number| known(number, *shapes));
+        self.placeholders.retain(|_, found| match found {
+            Placeholder::Word(number) => known(number, *words),
+            Placeholder::Target(_) => true,
+        });
+        let columns = self.tables.columns.iter_mut().zip(&mut self.interned.columns);
+        for (column, (all, interned)) in columns.enumerate() {
+            let count = templates.get(column).copied().unwrap_or(0);
+            if all.len() > count {
+                all.truncate(count);
+                interned.retain(|_, number| known(number, count));
+            }
+        }
     }
 
     fn context(&self) -> Context<'_> {
@@ -180,7 +238,7 @@ impl Encoder {
     }
 
     /// Makes a derivation known to those that follow.
-    fn learn(&mut self, known: &Known) -> Option<()> {
+    pub(super) fn learn(&mut self, known: &Known) -> Option<()> {
         let number = u32::try_from(self.known.len()).ok()?;
         let hash = hash_part(known.rendered.as_bytes(), &self.prefix)?;
         self.derivations.insert(hash, Target::Derivation(number));
@@ -400,11 +458,13 @@ impl Encoder {
         level: i32,
     ) -> std::io::Result<(Vec<u8>, Vec<usize>)> {
         let Self { tables, recipes, places, mut known, rendered, paths, interned, .. } = self;
-        let Self { outputs, given, store_dir, prerequisites, .. } = self;
-        known.truncate(given.len());
-        let beside = columns::Beside { store_dir, given, known, prerequisites };
+        let Self { outputs, given, store_dir, prerequisites, base, .. } = self;
+        known.truncate(base.recipes.len() + given.len());
+        let known = known.split_off(base.recipes.len().min(known.len()));
+        let paths = if base.recipes.is_empty() { Vec::new() } else { paths };
+        let beside = columns::Beside { store_dir, given, known, prerequisites, base, paths };
         // What follows has need of the memory.
-        drop((rendered, paths, interned, outputs));
+        drop((rendered, interned, outputs));
         columns::write(tables, recipes, &beside, &places, infos, level)
     }
 }
@@ -444,7 +504,7 @@ fn difference(
 }
 
 /// The hash part of the store path that a text begins with.
-fn hash_part(text: &[u8], prefix: &[u8]) -> Option<[u8; HASH]> {
+pub(super) fn hash_part(text: &[u8], prefix: &[u8]) -> Option<[u8; HASH]> {
     text.strip_prefix(prefix)?.get(..HASH)?.try_into().ok()
 }
 

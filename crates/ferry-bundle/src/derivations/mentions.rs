@@ -31,6 +31,11 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
+    /// Where the first plain number to be expected is this.
+    pub(crate) fn new(next_plain: u32) -> Self {
+        Self { next_plain, ..Self::default() }
+    }
+
     /// Appends the number of a target, for a derivation of this number.
     pub(crate) fn put(&mut self, target: Target, current: u32, out: &mut Vec<u8>) {
         if let Some(number) = self.numbers.get(&target) {
@@ -76,6 +81,11 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
+    /// Where the first plain number to be expected is this.
+    pub(crate) fn new(next_plain: u32) -> Self {
+        Self { next_plain, ..Self::default() }
+    }
+
     pub(crate) fn take(
         &mut self,
         current: u32,
@@ -133,10 +143,10 @@ fn small(numbers: &mut Take<'_>) -> Result<u32, Malformed> {
     u32::try_from(number).or_else(|_| numbers.malformed(format!("a name of number {number}")))
 }
 
-fn zigzag(number: i64) -> u64 {
+pub(crate) fn zigzag(number: i64) -> u64 {
     ((number << 1) ^ (number >> 63)).cast_unsigned()
 }
 
-fn unzigzag(number: u64) -> i64 {
+pub(crate) fn unzigzag(number: u64) -> i64 {
     (number >> 1).cast_signed() ^ -((number & 1).cast_signed())
 }

@@ -7,18 +7,26 @@
 //! computes every path on the way ([`settle`]).
 
 mod amounts;
+mod base;
 mod columns;
+mod counterparts;
+mod differences;
 mod encode;
 mod given;
+mod likeness;
 mod mentions;
 mod model;
 mod read;
 mod render;
+mod resolve;
 mod settle;
+mod sheet;
+mod slots;
 mod split;
 mod tokens;
 
 pub(crate) use amounts::Amounts;
+pub use base::DerivationBase;
 pub(crate) use encode::Encoder;
 pub(crate) use given::Given;
-pub(crate) use read::{Derivations, decode};
+pub(crate) use read::{Derivations, Failure, decode};

@@ -2,30 +2,33 @@
 
 use crossbeam_channel::Sender;
 use ferry_formats::derivation::InputDerivationHash;
-use ferry_formats::keys::{Signature, parse_signature};
 use ferry_formats::{NarHash, PathInfo, StoreDir, StorePath, nar};
+use ferry_store::Store;
 
 use crate::codec::{Malformed, Take};
 use crate::derivations::amounts::Amounts;
+use crate::derivations::base::DerivationBase;
+use crate::derivations::encode::Encoder;
 use crate::derivations::given;
 use crate::derivations::mentions::Reader;
-use crate::derivations::model::{
-    Identity, Kind, Known, Recipe, Shape, Tables, Target, Template, column, column_of,
-};
+use crate::derivations::model::{Kind, Known, Recipe, Shape, Tables, Target, column, column_of};
 use crate::derivations::render::Context;
+use crate::derivations::resolve::{Likes, Next};
 use crate::derivations::settle::{settle, text_of};
-use crate::derivations::tokens::{END, check, is_text};
+use crate::derivations::sheet::Columns;
+use crate::derivations::tokens::{END, check};
 use crate::format;
 use crate::streams;
 
 /// The coded derivations of a bundle.
 #[derive(Default)]
 pub(crate) struct Derivations {
-    tables: Tables,
+    pub(super) tables: Tables,
     recipes: Vec<Recipe>,
-    /// Those that are not in the bundle, then those that are coded.
-    known: Vec<Known>,
+    /// Those that are not in the bundle (of the base, and given), then those that are coded.
+    pub(super) known: Vec<Known>,
     given: usize,
+    /// The sources of the base, then the entries of the index.
     plain: Vec<Box<str>>,
 }
 
@@ -52,14 +55,7 @@ impl Derivations {
 
     /// What stands for derivations that are not in the bundle in those that are.
     pub(crate) fn given(&self) -> impl Iterator<Item = (&StorePath, InputDerivationHash)> {
-        self.known.iter().take(self.given).map(|known| {
-            let hash = match known.identity {
-                Identity::Regular(hash) => InputDerivationHash::Regular(hash),
-                Identity::Fixed(hash) => InputDerivationHash::FixedOutput(hash),
-                Identity::Deferred => InputDerivationHash::Deferred,
-            };
-            (&known.path, hash)
-        })
+        self.known.iter().take(self.given).map(|known| (&known.path, known.identity.hash()))
     }
 
     /// The kind of path that each mentions: `plain` for entries of the index.
@@ -80,57 +76,85 @@ pub(crate) struct Decoded {
     pub(crate) infos: Vec<PathInfo>,
     /// How many entries of the index have to stand before each.
     pub(crate) paths_before: Vec<u64>,
+    /// The paths that the base consists of.
+    pub(crate) base_paths: Vec<StorePath>,
+    /// What the base adds to what the section may hold.
+    base: Amounts,
+}
+
+/// Why a section cannot be decoded.
+pub(crate) enum Failure {
+    Malformed(Malformed),
+    /// It is coded against these derivations, and there is no store to read them from.
+    NoStore(Vec<StorePath>),
+    /// They cannot be read.
+    Store(ferry_store::Error),
+}
+
+impl From<Malformed> for Failure {
+    fn from(malformed: Malformed) -> Self {
+        Self::Malformed(malformed)
+    }
 }
 
 /// How many bytes of text go to be hashed at a time, and how many times that may wait.
 const BATCH: usize = 128 << 10;
 const AHEAD: usize = 4;
 
-/// The streams of numbers that are read side by side.
-struct Columns<'a> {
-    shapes: Take<'a>,
-    differences: Take<'a>,
-    signatures: Take<'a>,
-    digests: Take<'a>,
-    values: Vec<Take<'a>>,
-    mentions: Vec<Take<'a>>,
-    texts: Vec<Take<'a>>,
-}
-
 /// Decodes a section: the derivations and their path infos, in order. `plain` are the paths in
-/// the index, and `prerequisite` tells which of them are not in the bundle.
+/// the index, and `prerequisite` tells which of them are not in the bundle. The base is read from
+/// `store`.
 pub(crate) fn decode(
     section: &[u8],
     store_dir: &StoreDir,
     plain: &[StorePath],
     prerequisite: impl Fn(usize) -> bool,
-) -> Result<Decoded, Malformed> {
+    store: Option<&dyn Store>,
+) -> Result<Decoded, Failure> {
     let [numbers, texts, digests] = streams::decode::<3>(section)?;
     let mut take = Take::new(&numbers);
-    let given = take.number()?;
-    let count = take.number()?;
-    let paths = format::Amounts { entries: count, references: 0, signatures: 0 };
-    if let Some(excess) = Amounts::new(paths, 0).excess(section.len() as u64) {
-        return take.malformed(excess);
-    }
-    let mut texts = Take::new(&texts);
-    let mut decoded = Decoded::default();
-    decoded.derivations.plain =
-        plain.iter().map(|path| store_dir.render_path(path).into()).collect();
-    let tables = &mut decoded.derivations.tables;
-    take_names(tables, &mut take, &mut texts)?;
-    let mut digests = Take::new(&digests);
+    let (mut texts, mut digests) = (Take::new(&texts), Take::new(&digests));
     let prerequisite = |entry: u64| {
         let entry = usize::try_from(entry).ok().filter(|entry| prerequisite(*entry))?;
         plain.get(entry)
     };
+    let (given, count) = (take.number()?, take.number()?);
+    let names = (take.number()?, take.number()?);
+    let roots = take_roots(&mut take, &prerequisite)?;
+    let (base, mut base_paths) = match roots.is_empty() {
+        true => (Encoder::empty(store_dir), Vec::new()),
+        false => take_base(roots, digests.array()?, store_dir, store)?,
+    };
+    let Encoder { tables, known, base, paths: sources, rendered, .. } = base;
+    base_paths.extend(sources.iter().cloned());
+    let mut decoded = Decoded {
+        base: Amounts::of_base(&base),
+        base_paths,
+        derivations: Derivations { tables, known, plain: rendered, ..Derivations::default() },
+        ..Decoded::default()
+    };
+    let entries = plain.len() as u64;
+    let paths = format::Amounts { entries: count, references: 0, signatures: 0 };
     let size = section.len() as u64;
+    if let Some(excess) = Amounts::new(paths, 0).excess(size, decoded.base) {
+        return Ok(take.malformed(excess)?);
+    }
+    let read = &mut decoded.derivations;
+    read.plain.extend(plain.iter().map(|path| Box::from(store_dir.render_path(path))));
+    let by_rank = take_names(&mut read.tables, names, &mut texts)?;
     let both = (&mut take, &mut digests);
-    let known = given::take(given, store_dir, prerequisite, &tables.words, size, both)?;
-    take_shapes(count, tables, &mut take)?;
-    decoded.derivations.given = known.len();
-    decoded.derivations.known = known;
-    let mut columns = Columns::take(&mut take, &mut texts, digests, &decoded.derivations.tables)?;
+    let words = &read.tables.words;
+    read.known.extend(given::take(given, store_dir, prerequisite, words, size, both)?);
+    read.given = read.known.len();
+    let has_base = !base.recipes.is_empty();
+    let mut likes = match has_base {
+        true => Likes::take(base, entries, &mut take)?,
+        false => Likes::none(),
+    };
+    take_shapes(count, &mut read.tables, &by_rank, &mut take)?;
+    let of_base = likes.base.plain as usize;
+    let plain: Vec<StorePath> = sources.into_iter().chain(plain.iter().cloned()).collect();
+    let mut columns = Columns::take(&mut take, &mut texts, digests, &by_rank, has_base)?;
     take.finish()?;
     texts.finish()?;
     // The hashes of the NARs are needed by nothing here: another thread computes them.
@@ -140,14 +164,21 @@ pub(crate) fn decode(
             let texts = hashed.iter().flatten();
             texts.map(|text| NarHash::of(&nar::of_file(&text))).collect::<Vec<_>>()
         });
-        let taken = decoded.take_all(count, store_dir, plain, &mut columns, size, &texts);
+        let taken =
+            decoded.take_all(count, store_dir, &plain, (&mut columns, &mut likes), size, &texts);
         drop(texts);
         (taken, hasher.join().unwrap_or_default())
     });
     taken?;
     columns.finish()?;
+    likes.finish()?;
     if hashes.len() != decoded.infos.len() {
-        return Err(Malformed { position: 0, reason: "a thread that hashes ended".to_owned() });
+        let reason = "a thread that hashes ended".to_owned();
+        return Err(Malformed { position: 0, reason }.into());
+    }
+    for before in &mut decoded.paths_before {
+        // Those of the base are no entries.
+        *before = before.saturating_sub(of_base as u64);
     }
     for (info, hash) in decoded.infos.iter_mut().zip(hashes) {
         info.nar_hash = hash;
@@ -155,34 +186,81 @@ pub(crate) fn decode(
     Ok(decoded)
 }
 
+/// Reads which derivations the base is made of.
+fn take_roots<'a>(
+    take: &mut Take<'_>,
+    prerequisite: &impl Fn(u64) -> Option<&'a StorePath>,
+) -> Result<Vec<StorePath>, Malformed> {
+    let mut roots = Vec::new();
+    for _ in 0..take.number()? {
+        let entry = take.number()?;
+        match prerequisite(entry).filter(|path| path.is_derivation()) {
+            Some(path) => roots.push(path.clone()),
+            None => return take.malformed(format!("entry {entry} cannot be a base")),
+        }
+    }
+    Ok(roots)
+}
+
+/// Reads the base, and makes sure that it is the one that the writer had.
+fn take_base(
+    roots: Vec<StorePath>,
+    digest: [u8; 32],
+    store_dir: &StoreDir,
+    store: Option<&dyn Store>,
+) -> Result<(Encoder, Vec<StorePath>), Failure> {
+    let Some(store) = store.filter(|store| store.store_dir() == store_dir) else {
+        return Err(Failure::NoStore(roots));
+    };
+    let base = DerivationBase::read(store, &roots).map_err(Failure::Store)?;
+    let derivations = base.hashes().iter().map(|(path, _)| path.clone()).collect();
+    match base.take().filter(|_| base.digest() == digest) {
+        Some(encoder) => Ok((encoder, derivations)),
+        None => Err(Malformed {
+            position: 0,
+            reason: "its base is not what those derivations are made of".to_owned(),
+        }
+        .into()),
+    }
+}
+
+/// Reads names of outputs and keys; returns the keys in their order.
 fn take_names(
     tables: &mut Tables,
-    take: &mut Take<'_>,
+    (words, keys): (u64, u64),
     texts: &mut Take<'_>,
-) -> Result<(), Malformed> {
-    let (words, keys) = (take.number()?, take.number()?);
+) -> Result<Vec<u32>, Malformed> {
     for _ in 0..words {
         match std::str::from_utf8(texts.until(END)?) {
             Ok(word) => tables.words.push(word.to_owned()),
             Err(_) => return texts.malformed("an output name that is not text"),
         }
     }
+    let mut last: Option<Box<[u8]>> = None;
     for _ in 0..keys {
         let key: Box<[u8]> = texts.until(END)?.into();
-        if tables.keys.last().is_some_and(|last| *last >= key) {
+        if last.is_some_and(|last| *last >= *key) {
             return texts.malformed("keys that are not sorted");
         }
         if check(&key, column::NAME, 0).is_err() || key.iter().any(|byte| *byte < 9) {
             return texts.malformed("a key that cannot be");
         }
-        tables.keys.push(key);
+        tables.keys.push(key.clone());
+        last = Some(key);
     }
-    Ok(())
+    let mut by_rank: Vec<u32> = (0..).take(tables.keys.len()).collect();
+    by_rank.sort_by_key(|key| tables.keys.get(*key as usize));
+    let key = |number: u32| tables.keys.get(number as usize);
+    if by_rank.windows(2).any(|pair| matches!(pair, [a, b] if key(*a) == key(*b))) {
+        return texts.malformed("a key that the base has");
+    }
+    Ok(by_rank)
 }
 
 fn take_shapes(
     derivations: u64,
     tables: &mut Tables,
+    by_rank: &[u32],
     take: &mut Take<'_>,
 ) -> Result<(), Malformed> {
     let shapes = take.number()?;
@@ -190,7 +268,7 @@ fn take_shapes(
         return take.malformed(format!("{shapes} shapes for {derivations} derivations"));
     }
     for _ in 0..shapes {
-        let shape = take_shape(tables, take)?;
+        let shape = take_shape(tables, by_rank, take)?;
         tables.shapes.push(shape);
     }
     let columns = column::FIRST_KEY + tables.keys.len();
@@ -198,7 +276,7 @@ fn take_shapes(
     Ok(())
 }
 
-fn take_shape(tables: &Tables, take: &mut Take<'_>) -> Result<Shape, Malformed> {
+fn take_shape(tables: &Tables, by_rank: &[u32], take: &mut Take<'_>) -> Result<Shape, Malformed> {
     let mut shape = Shape { outputs: Vec::new(), keys: Vec::new() };
     let mut last: Option<&str> = None;
     for _ in 0..take.number()? {
@@ -217,61 +295,24 @@ fn take_shape(tables: &Tables, take: &mut Take<'_>) -> Result<Shape, Malformed> 
     }
     let mut next: u64 = 0;
     for _ in 0..take.number()? {
-        let key = next.checked_add(take.number()?);
-        match key.filter(|key| *key < tables.keys.len() as u64) {
-            Some(key) => {
-                shape.keys.push(u32::try_from(key).unwrap_or(u32::MAX));
-                next = key + 1;
-            }
-            None => return take.malformed("a key that is not there"),
-        }
+        let rank = next.checked_add(take.number()?);
+        let key = rank.and_then(|rank| by_rank.get(usize::try_from(rank).ok()?));
+        let (Some(rank), Some(key)) = (rank, key) else {
+            return take.malformed("a key that is not there");
+        };
+        shape.keys.push(*key);
+        next = rank + 1;
     }
     Ok(shape)
 }
 
-impl<'a> Columns<'a> {
-    fn take(
-        numbers: &mut Take<'a>,
-        texts: &mut Take<'a>,
-        digests: Take<'a>,
-        tables: &Tables,
-    ) -> Result<Self, Malformed> {
-        let shapes = numbers.length()?;
-        let differences = numbers.length()?;
-        let signatures = numbers.length()?;
-        let mut lengths = Vec::new();
-        for _ in &tables.columns {
-            lengths.push([numbers.length()?, numbers.length()?, numbers.length()?]);
-        }
-        let shapes = numbers.part(shapes)?;
-        let differences = numbers.part(differences)?;
-        let values =
-            lengths.iter().map(|[length, ..]| numbers.part(*length)).collect::<Result<_, _>>()?;
-        let mentions =
-            lengths.iter().map(|[_, length, _]| numbers.part(*length)).collect::<Result<_, _>>()?;
-        let signatures = texts.part(signatures)?;
-        let texts =
-            lengths.iter().map(|[.., length]| texts.part(*length)).collect::<Result<_, _>>()?;
-        Ok(Self { shapes, differences, signatures, digests, values, mentions, texts })
-    }
-
-    fn finish(self) -> Result<(), Malformed> {
-        [self.shapes, self.differences, self.signatures, self.digests]
-            .into_iter()
-            .chain(self.values)
-            .chain(self.mentions)
-            .chain(self.texts)
-            .try_for_each(Take::finish)
-    }
-}
-
 impl Decoded {
-    fn take_all(
+    fn take_all<'a>(
         &mut self,
         count: u64,
         store_dir: &StoreDir,
         plain: &[StorePath],
-        columns: &mut Columns<'_>,
+        (columns, likes): (&mut Columns<'a>, &mut Likes<'a>),
         section: u64,
         texts: &Sender<Vec<Vec<u8>>>,
     ) -> Result<(), Malformed> {
@@ -280,13 +321,16 @@ impl Decoded {
             return columns.shapes.malformed("coded derivations in a directory of such a name");
         }
         let read = &mut self.derivations;
-        let mut reader = Reader::default();
+        let mut reader = Reader::new(likes.base.plain);
         let mut found = format::Amounts { entries: count, references: 0, signatures: 0 };
         let (mut size, mut batch, mut batched) = (0, Vec::new(), 0);
         let given = read.given as u64;
         for current in given..given + count {
             let current = u32::try_from(current).unwrap_or(u32::MAX);
-            let recipe = read.recipe(current, &mut reader, columns)?;
+            let (recipe, is_new, signed) = match likes.next(read, current, &mut reader, columns)? {
+                Next::New => (read.recipe(current, &mut reader, columns)?, true, true),
+                Next::Like { recipe, signed } => (recipe, false, signed),
+            };
             let context = Context { tables: &read.tables, plain: &read.plain, known: &read.known };
             let path = |target| read.path(target, plain).cloned();
             let mut text = Vec::with_capacity(4096);
@@ -295,11 +339,13 @@ impl Decoded {
                     columns.shapes.malformed(format!("derivation number {current}: {reason}"))
                 })?;
             let mut info = settled.info(&text);
-            info.signatures = take_signatures(columns)?;
+            if signed {
+                info.signatures = columns.take_signatures()?;
+            }
             size += info.nar_size;
             found.references += info.references.len() as u64;
             found.signatures += info.signatures.len() as u64;
-            if let Some(excess) = Amounts::new(found, size).excess(section) {
+            if let Some(excess) = Amounts::new(found, size).excess(section, self.base) {
                 return columns.shapes.malformed(excess);
             }
             // A hasher that is gone is noticed by the number of its hashes.
@@ -313,7 +359,9 @@ impl Decoded {
             self.paths_before.push(settled.paths_before);
             read.known.push(settled.known);
             read.recipes.push(recipe);
-            reader.end(current);
+            if is_new {
+                reader.end(current);
+            }
         }
         let _ = texts.send(batch);
         Ok(())
@@ -327,81 +375,22 @@ impl Derivations {
         reader: &mut Reader,
         columns: &mut Columns<'_>,
     ) -> Result<Recipe, Malformed> {
-        let number = columns.shapes.number()?;
-        let found = usize::try_from(number).ok().and_then(|shape| self.tables.shapes.get(shape));
-        let (Some(shape), Ok(number)) = (found, u32::try_from(number)) else {
-            return columns.shapes.malformed(format!("no shape {number}"));
-        };
-        let keys = shape.keys.iter().map(|key| column_of(*key));
-        let words = self.tables.words.len();
-        let mut values = Vec::with_capacity(shape.keys.len() + column::FIRST_KEY);
+        let shape = columns.take_shape(&self.tables)?;
+        let of_shape = self.tables.shapes.get(shape as usize);
+        let keys = of_shape.map(|shape| shape.keys.as_slice()).unwrap_or_default();
+        let keys: Vec<usize> = keys.iter().map(|key| column_of(*key)).collect();
+        let mut values = Vec::with_capacity(keys.len() + column::FIRST_KEY);
         let mut mentions = Vec::new();
-        for place in (column::NAME..column::FIRST_KEY).chain(keys) {
-            let (Some(numbers), Some(targets), Some(texts), Some(templates)) = (
-                columns.values.get_mut(place),
-                columns.mentions.get_mut(place),
-                columns.texts.get_mut(place),
-                self.tables.columns.get_mut(place),
-            ) else {
-                return columns.shapes.malformed("a column is missing");
-            };
-            let value = numbers.number()?;
-            let value = match value.checked_sub(1) {
-                Some(value) => value,
-                None => {
-                    let bytes = texts.until(END)?;
-                    let mentions =
-                        check(bytes, place, words).or_else(|reason| texts.malformed(reason))?;
-                    templates.push(Template {
-                        bytes: bytes.into(),
-                        mentions,
-                        is_text: is_text(bytes),
-                    });
-                    templates.len() as u64 - 1
-                }
-            };
-            let template = usize::try_from(value).ok().and_then(|value| templates.get(value));
-            let (Some(template), Ok(value)) = (template, u32::try_from(value)) else {
-                return numbers.malformed(format!("no string {value}"));
-            };
+        for column in (column::NAME..column::FIRST_KEY).chain(keys) {
+            let (value, count) = columns.take_string(&mut self.tables, column)?;
             values.push(value);
-            for _ in 0..template.mentions {
-                mentions.push(reader.take(current, targets)?);
+            for _ in 0..count {
+                mentions.push(columns.take_mention(column, current, reader)?);
             }
         }
-        let digest = match shape.outputs.first() {
-            Some((_, Kind::Fixed(by))) => columns.digests.exactly(by.digest_length())?,
-            _ => &[],
-        };
-        let mut extra = Vec::new();
-        for _ in 0..columns.differences.number()? {
-            extra.push(reader.take(current, &mut columns.differences)?);
-        }
-        let mut dropped = Vec::new();
-        for _ in 0..columns.differences.number()? {
-            let place = columns.differences.number()?;
-            dropped.push(u32::try_from(place).unwrap_or(u32::MAX));
-        }
-        Ok(Recipe {
-            shape: number,
-            values: values.into(),
-            mentions: mentions.into(),
-            extra: extra.into(),
-            dropped: dropped.into(),
-            digest: digest.into(),
-        })
+        let digest = columns.take_digest(&self.tables, shape)?;
+        let (extra, dropped) = columns.take_inputs(current, reader)?;
+        let (values, mentions) = (values.into(), mentions.into());
+        Ok(Recipe { shape, values, mentions, extra, dropped, digest })
     }
-}
-
-fn take_signatures(columns: &mut Columns<'_>) -> Result<Vec<Signature>, Malformed> {
-    let mut signatures = Vec::new();
-    for _ in 0..columns.differences.number()? {
-        let bytes = columns.signatures.until(END)?;
-        let text = std::str::from_utf8(bytes).unwrap_or_default();
-        match parse_signature(text) {
-            Ok(signature) => signatures.push(signature),
-            Err(source) => return columns.signatures.malformed(format!("signature: {source}")),
-        }
-    }
-    Ok(signatures)
 }

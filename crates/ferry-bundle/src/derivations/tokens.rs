@@ -49,6 +49,11 @@ impl<'a> Name<'a> {
         Self { whole, parts }
     }
 
+    /// The name without its version.
+    pub(crate) fn stem(self) -> &'a [u8] {
+        self.parts.map_or(self.whole, |(stem, _)| stem)
+    }
+
     fn part(self, token: u8) -> Option<&'a [u8]> {
         match (token, self.parts) {
             (NAME, _) => Some(self.whole),

@@ -75,7 +75,7 @@ impl Bases {
                 base: base.map_or_else(String::new, |base| self.store_dir.render_path(&base.path)),
             });
         };
-        nars.read_range(&base.path, offset, buffer).map_err(|source| BundleError::Base {
+        nars.read_range(&base.path, offset, buffer).map_err(|source| BundleError::ContentBase {
             base: self.store_dir.render_path(&base.path),
             reason: source.to_string(),
         })
@@ -98,7 +98,7 @@ impl Bases {
         if found == base.nar_hash {
             return Ok(());
         }
-        Err(BundleError::Base {
+        Err(BundleError::ContentBase {
             base: self.store_dir.render_path(&base.path),
             reason: format!(
                 "its NAR has the hash {found} in {}, and the bundle was packed against {}",

@@ -20,12 +20,14 @@ pub(crate) struct World {
     store_dir: StoreDir,
     pub(crate) objects: Vec<Object>,
     hashes: BTreeMap<StorePath, InputDerivationHash>,
+    /// Makes what is at the bottom different.
+    pub(crate) seed: &'static str,
 }
 
 impl World {
     pub(crate) fn new(store_dir: &str) -> Self {
         let store_dir = StoreDir::new(store_dir).unwrap();
-        Self { store_dir, objects: Vec::new(), hashes: BTreeMap::new() }
+        Self { store_dir, objects: Vec::new(), hashes: BTreeMap::new(), seed: "" }
     }
 
     pub(crate) fn builder(&self, name: &str) -> DerivationBuilder {
@@ -34,7 +36,7 @@ impl World {
             .environment("system", "x86_64-linux")
     }
 
-    fn source(&mut self, name: &str, contents: &[u8]) -> StorePath {
+    pub(crate) fn source(&mut self, name: &str, contents: &[u8]) -> StorePath {
         let object = Object::source_in(&self.store_dir, name, Wire::new().file(contents).0);
         self.objects.push(object);
         self.objects.last().unwrap().path().clone()
@@ -58,7 +60,7 @@ impl World {
         path
     }
 
-    fn render(&self, path: &StorePath) -> String {
+    pub(crate) fn render(&self, path: &StorePath) -> String {
         self.store_dir.render_path(path)
     }
 
@@ -93,8 +95,12 @@ fn placeholder(output: &str) -> String {
 
 /// Derivations of every kind that can be coded.
 pub(crate) fn graph_in(store_dir: &str) -> World {
-    let mut world = World::new(store_dir);
-    let script = world.source("builder.sh", b"echo build");
+    fill(World::new(store_dir))
+}
+
+/// Adds them to a world with nothing in it.
+pub(crate) fn fill(mut world: World) -> World {
+    let script = world.source("builder.sh", format!("echo build{}", world.seed).as_bytes());
     let unused = world.source("unused.sh", b"echo nothing");
     let algorithms =
         [HashAlgorithm::Sha256, HashAlgorithm::Sha512, HashAlgorithm::Sha1, HashAlgorithm::Md5];
@@ -121,7 +127,7 @@ pub(crate) fn graph_in(store_dir: &str) -> World {
         .argument(world.render(&script))
         .argument("")
         .environment("src", src.clone())
-        .environment("pname", "library")
+        .environment("pname", format!("library{}", world.seed))
         .environment("version", "2.0.1")
         .environment(
             "flags",
@@ -320,6 +326,14 @@ pub(crate) struct Random {
     inputs: Vec<(usize, bool)>,
     values: Vec<(String, Vec<u8>)>,
     arguments: Vec<String>,
+}
+
+impl Random {
+    /// With one more variable, or another value of it.
+    pub(crate) fn with(mut self, key: &str, value: Vec<u8>) -> Self {
+        self.values.push((key.to_owned(), value));
+        self
+    }
 }
 
 pub(crate) fn random() -> impl Strategy<Value = Random> {

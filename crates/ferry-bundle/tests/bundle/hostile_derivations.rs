@@ -131,7 +131,7 @@ fn streams_that_are_bombs_are_refused() {
 
 #[test]
 fn a_signature_covers_the_derivations() {
-    let bundle = packed(&small());
+    let bundle = packed(&graph());
     let keys = [crate::objects::public(&crate::objects::key())];
     open(&bundle).unwrap().require_signature(&keys).unwrap();
     let mut other = sections(&bundle);

@@ -10,6 +10,7 @@
 // numbers apart.
 #![allow(clippy::disallowed_methods, clippy::print_stdout, clippy::cast_possible_truncation)]
 
+mod based;
 mod builder;
 mod objects;
 mod packed;

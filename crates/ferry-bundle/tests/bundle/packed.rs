@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 
-use ferry_bundle::{BundleWriter, PackOptions, Prerequisites};
+use ferry_bundle::{BundleWriter, DerivationBase, PackOptions, Prerequisites};
 use ferry_formats::keys::SecretKey;
 use ferry_formats::{PathInfo, StorePath};
 use ferry_store::leave_out::leave_out;
@@ -49,7 +49,8 @@ pub(crate) fn packed_from(
     let roots = objects.last().map(|object| object.path().clone()).into_iter().collect();
     let prerequisites = Prerequisites::default();
     let set = "runtime".to_owned();
-    written(store, store.infos(), PackOptions { set, roots, level, sign_with, prerequisites })
+    let options = PackOptions { set, roots, level, sign_with, prerequisites, base: None };
+    written(store, store.infos(), options)
 }
 
 /// Without what is `there`, signed by [`key`].
@@ -74,7 +75,27 @@ pub(crate) fn packed_on(
     bases.iter().for_each(|base| prerequisites.add_content_base(base));
     let roots = objects.last().map(|object| object.path().clone()).into_iter().collect();
     let (set, sign_with) = ("runtime".to_owned(), vec![key()]);
-    let options = PackOptions { set, roots, level: 3, sign_with, prerequisites };
+    let options = PackOptions { set, roots, level: 3, sign_with, prerequisites, base: None };
+    written(store, thinned.carried, options)
+}
+
+/// Without what is `there`, and against what `base` is made of, which is there too.
+pub(crate) fn packed_against(
+    store: &Memory,
+    objects: &[Object],
+    there: &BTreeSet<StorePath>,
+    base: &[StorePath],
+) -> Vec<u8> {
+    let base = DerivationBase::read(store, base).unwrap();
+    let infos = objects.iter().map(|object| (object.path().clone(), object.info.clone()));
+    let is_there = |path: &StorePath| there.contains(path) || base.contains(path);
+    let thinned = leave_out(infos.collect(), &is_there);
+    let left = &thinned.prerequisites;
+    let prerequisites =
+        Prerequisites::with_base(store, &thinned.carried, left, Some(&base)).unwrap();
+    let roots = objects.last().map(|object| object.path().clone()).into_iter().collect();
+    let (set, sign_with) = ("recipe".to_owned(), vec![key()]);
+    let options = PackOptions { set, roots, level: 9, sign_with, prerequisites, base: Some(base) };
     written(store, thinned.carried, options)
 }
 

@@ -114,6 +114,7 @@ fn packed_against(objects: &[Object], against: Option<Against>, level: i32) -> V
         level,
         sign_with: Vec::new(),
         prerequisites: Prerequisites::default(),
+        base: None,
     };
     let name = "test".to_owned();
     let mut writer = BundleWriter::new(sink.clone(), name, store.store_dir().clone(), options);
@@ -164,7 +165,9 @@ fn a_base_with_other_content_is_named() {
             // What differs may be what was replaced, or not be used.
             Ok(report) => assert_eq!(report.copied.added, 1),
             Err(error) => match in_the_file(&error) {
-                Some(BundleError::Base { base, .. }) => assert_eq!(*base, update.old.rendered()),
+                Some(BundleError::ContentBase { base, .. }) => {
+                    assert_eq!(*base, update.old.rendered())
+                }
                 _ => panic!("byte {place}: {error}"),
             },
         }

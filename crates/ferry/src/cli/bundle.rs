@@ -48,6 +48,9 @@ pub(crate) struct Ls {
     /// List what is in directories too
     #[arg(short = 'R', long)]
     pub(crate) recursive: bool,
+    /// The store that has what the bundle was packed against, for one packed with --base
+    #[arg(long, value_name = "STORE")]
+    pub(crate) against: Option<String>,
 }
 
 #[derive(Args)]
@@ -55,6 +58,9 @@ pub(crate) struct Info {
     /// The bundle; `-` is standard input
     #[arg(value_hint = ValueHint::FilePath)]
     pub(crate) file: PathBuf,
+    /// The store that has what the bundle was packed against, for one packed with --base
+    #[arg(long, value_name = "STORE")]
+    pub(crate) against: Option<String>,
 }
 
 #[derive(Args)]

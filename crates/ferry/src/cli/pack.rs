@@ -12,6 +12,8 @@ Examples:
     ferry pack /run/current-system --set runtime --sign-key secret.key -o system.ferry
   Only what the other side does not have yet:
     ferry pack /run/current-system --set runtime --have island.txt -o update.ferry
+  Only what is different from what it has:
+    ferry pack nixpkgs#hello --base first.ferry -o update.ferry
   Through a pipe:
     ferry pack ./result --set runtime -o - | ssh island ferry load -";
 
@@ -42,9 +44,9 @@ pub(crate) struct Pack {
     /// --requisites` prints it), a bundle that it has loaded, or the address of its store
     #[arg(long, value_name = "PLACE", value_hint = ValueHint::FilePath)]
     pub(crate) have: Vec<String>,
-    /// Pack against what the other side has, where it is similar: the address of its store, a list
-    /// of its store paths, or a bundle that it has loaded (whose content has to be in the store
-    /// packed from). Loading needs it there
+    /// Pack what is different from earlier versions that the other side has: a list of its store
+    /// paths, a bundle that it has loaded, or the address of its store. All of that is left out, as
+    /// with --have. What a list or a bundle names is read from --store
     #[arg(long, value_name = "PLACE", value_hint = ValueHint::FilePath)]
     pub(crate) base: Option<String>,
     /// Evaluate attributes of this Nix file

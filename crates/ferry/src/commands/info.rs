@@ -9,7 +9,8 @@ use crate::failure::Failure;
 use crate::output;
 
 pub(crate) fn run(context: &Context, options: &Info) -> Result<(), Failure> {
-    let bundle = open_bundle(&options.file)?;
+    let against = context.open_against(options.against.as_ref())?;
+    let bundle = open_bundle(&options.file, against.as_ref())?;
     let manifest = bundle.manifest();
     let store_dir = bundle.store_dir();
     let roots: Vec<String> =

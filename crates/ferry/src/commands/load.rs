@@ -14,11 +14,12 @@ use ferry_store::uri::{OpenStore, Purpose};
 use ferry_store::{CopyReport, Store as _, copy};
 use serde_json::json;
 
+use crate::base::read_content_from;
 use crate::cli::Load;
 use crate::commands::prerequisites;
 use crate::context::{Context, open_bundle};
 use crate::failure::Failure;
-use crate::{bases, evaluate, output};
+use crate::{evaluate, output};
 
 pub(crate) fn run(context: &Context, options: &Load) -> Result<(), Failure> {
     let trust = if options.no_check_sigs {
@@ -29,14 +30,14 @@ pub(crate) fn run(context: &Context, options: &Load) -> Result<(), Failure> {
     let keys = &options.trust.trusted_public_key;
     let store =
         context.open_store(&options.to, Purpose::Write, trust, options.no_check_sigs, keys)?;
-    let mut bundle = open_bundle(&options.file)?;
+    let mut bundle = open_bundle(&options.file, Some(&store))?;
     if options.require_signature {
         bundle.require_signature(&context.trust(&options.trust)?.trusted_public_keys)?;
     }
 
     require_same_directory(&bundle, store.destination())?;
     prerequisites::require(context, &options.file, &bundle, store.destination())?;
-    bases::read_from(&mut bundle, &store)?;
+    read_content_from(&mut bundle, &store)?;
     // Before anything is loaded: afterwards would leave a moment in which it can be collected. A
     // root to a path that is not valid yet does no harm.
     let kept = if options.no_root {

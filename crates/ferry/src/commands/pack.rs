@@ -10,7 +10,7 @@ use ferry_store::uri::{OpenStore, Purpose};
 use ferry_store::{CopyReport, Error, Protection, copy};
 use serde_json::json;
 
-use crate::bases;
+use crate::base::Base;
 use crate::cli::Pack;
 use crate::context::{Context, secret_keys, temporary_directory};
 use crate::evaluate::Expression;
@@ -59,20 +59,34 @@ pub(crate) fn run(context: &Context, options: &Pack) -> Result<(), Failure> {
     };
 
     let Selection { roots, infos } = selection;
-    let there = have::there(context, &options.have, store.store_dir(), &paths)?;
-    let thinned = leave_out(infos, &|path| there.contains(path));
-    let prerequisites = Prerequisites::new(store, &thinned.carried, &thinned.prerequisites)?;
+    let mut there = have::there(context, &options.have, store.store_dir(), &paths)?;
+    let base = match &options.base {
+        None => None,
+        Some(place) => {
+            let base = Base::find(context, place, store, &infos)?;
+            there.extend(base.there.iter().cloned());
+            Some(base)
+        }
+    };
+    let derivations = base.as_ref().and_then(|base| base.derivations.as_ref());
+    let in_base = |path: &_| derivations.is_some_and(|base| base.contains(path));
+    let thinned = leave_out(infos, &|path| there.contains(path) || in_base(path));
+    let asked = &thinned.prerequisites;
+    let prerequisites = Prerequisites::with_base(store, &thinned.carried, asked, derivations)?;
+    let needed: Vec<String> =
+        prerequisites.list().iter().map(|one| store.store_dir().render_path(&one.path)).collect();
+    let Thinned { carried, left_out, .. } = thinned;
+    let against = match &base {
+        Some(base) => base.content(&opened, &carried)?,
+        None => None,
+    };
     let pack_options = PackOptions {
         set: options.set.clone(),
         roots: roots.clone(),
         level: options.level.zstd(),
         sign_with: keys.clone(),
         prerequisites,
-    };
-    let Thinned { carried, left_out, prerequisites } = thinned;
-    let against = match &options.base {
-        Some(place) => bases::choose(context, place, &opened, &carried)?,
-        None => None,
+        base: base.and_then(|base| base.derivations),
     };
     let (report, size) = sink.write(|sink| {
         let name = options.output.display().to_string();
@@ -84,15 +98,14 @@ pub(crate) fn run(context: &Context, options: &Pack) -> Result<(), Failure> {
         copy(store, &bundle, carried, &keys, &*context.bars)
     })?;
     summarise(context, options, &report, size);
-    let prerequisites: Vec<String> =
-        prerequisites.iter().map(|info| store.store_dir().render_path(&info.path)).collect();
-    if !options.have.is_empty() {
+    let places: Vec<&str> = options.have.iter().chain(&options.base).map(String::as_str).collect();
+    if !places.is_empty() {
         context.talk.say(format!(
             "left out {}, {} of NARs, that the other side has by {} ({} needed there)",
             output::paths(left_out.len() as u64),
             output::size(left_out.values().map(|info| info.nar_size).sum()),
-            options.have.join(", "),
-            match prerequisites.len() as u64 {
+            places.join(", "),
+            match needed.len() as u64 {
                 0 => "none".to_owned(),
                 some => output::paths(some),
             },
@@ -101,7 +114,7 @@ pub(crate) fn run(context: &Context, options: &Pack) -> Result<(), Failure> {
     if context.json {
         output::json(json!({
             "leftOut": left_out.len(),
-            "prerequisites": prerequisites,
+            "prerequisites": needed,
             "bundle": options.output,
             "bundleSize": size,
             "set": options.set,

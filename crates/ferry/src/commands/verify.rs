@@ -3,37 +3,29 @@
 use ferry_bundle::{verify, verify_against};
 use ferry_store::Store as _;
 use ferry_store::copy::require_same_directory;
-use ferry_store::trust::TrustPolicy;
-use ferry_store::uri::Purpose;
 use serde_json::json;
 
+use crate::base::read_content_from;
 use crate::cli::Verify;
 use crate::commands::prerequisites;
 use crate::context::{Context, open_bundle};
 use crate::failure::Failure;
-use crate::{bases, output};
+use crate::output;
 
 pub(crate) fn run(context: &Context, options: &Verify) -> Result<(), Failure> {
     let trust = context.trust(&options.trust)?;
-    let mut bundle = open_bundle(&options.file)?;
+    let against = context.open_against(options.against.as_ref())?;
+    let mut bundle = open_bundle(&options.file, against.as_ref())?;
     if options.require_signature {
         bundle.require_signature(&trust.trusted_public_keys)?;
     }
-    let against = match &options.against {
-        None => None,
-        // Nothing is written to it, and its signatures are not looked at.
-        Some(store) => {
-            let accept_all = TrustPolicy::accept_all();
-            Some(context.open_store(store, Purpose::Read, accept_all, false, &[])?)
-        }
-    };
     let report = match &against {
         None => verify(&bundle, &trust, &*context.bars)?,
         Some(store) => {
             let destination = store.destination();
             require_same_directory(&bundle, destination)?;
             prerequisites::require(context, &options.file, &bundle, destination)?;
-            bases::read_from(&mut bundle, store)?;
+            read_content_from(&mut bundle, store)?;
             verify_against(&bundle, destination, &trust, &*context.bars)?
         }
     };

@@ -12,6 +12,7 @@ mod support;
 
 mod bad_input;
 mod base;
+mod based;
 mod crossing;
 mod daemon;
 mod derivations;

@@ -1,0 +1,155 @@
+//! What the other side has that what is packed can be told apart from.
+
+use std::collections::{BTreeMap, HashSet};
+
+use ferry_bundle::{Against, Bundle, Counterparts, DerivationBase};
+use ferry_formats::{PathInfo, StorePath};
+use ferry_store::Store;
+use ferry_store::closure::unreferenced;
+use ferry_store::uri::OpenStore;
+
+use crate::context::{Context, temporary_directory};
+use crate::failure::Failure;
+use crate::have::{is_file, listed, require_directory};
+use crate::sources::OpenSource;
+
+/// Has a bundle read the content that it is packed against from `store`.
+pub(crate) fn read_content_from(bundle: &mut Bundle, store: &OpenStore) -> Result<(), Failure> {
+    let wanted: Vec<StorePath> = bundle
+        .prerequisites()
+        .iter()
+        .filter(|one| one.content.is_some())
+        .map(|one| one.path.clone())
+        .collect();
+    if !wanted.is_empty() {
+        let infos = store.store().path_infos(&wanted)?;
+        let infos: Vec<PathInfo> = infos.into_iter().flatten().collect();
+        bundle.read_bases_from(store.nar_ranges(&infos, &temporary_directory())?);
+    }
+    Ok(())
+}
+
+/// What a place has that is of use.
+pub(crate) struct Base {
+    /// All that is there.
+    pub(crate) there: HashSet<StorePath>,
+    /// Derivations that those of the selection are coded against, if it has any.
+    pub(crate) derivations: Option<DerivationBase>,
+    /// The store that it is, unless it is a list.
+    store: Option<OpenStore>,
+}
+
+impl Base {
+    /// Looks for what is like the derivations of a selection, by name. What a list or a bundle
+    /// names is read from `store`.
+    pub(crate) fn find(
+        context: &Context,
+        place: &str,
+        store: &dyn Store,
+        wanted: &BTreeMap<StorePath, PathInfo>,
+    ) -> Result<Self, Failure> {
+        if is_file(context, place) {
+            let there = listed(context, place, store.store_dir(), Some(store))?;
+            return Self::among(place, store, there, wanted);
+        }
+        let OpenSource::Store(opened) = OpenSource::open(context, place)? else {
+            return Err(Failure::usage(format!(
+                "--base {place}: what a binary cache has, no store has yet"
+            ))
+            .hint("give a list of what the other side has, or its store"));
+        };
+        let other = opened.store();
+        require_directory(place, other.store_dir(), store.store_dir())?;
+        let there = other.all_paths()?.ok_or_else(|| {
+            Failure::usage(format!("--base {place}: {} cannot list its paths", other.describe()))
+                .hint("give a list of what it has, as `nix path-info --all` prints it there")
+        })?;
+        let found = Self::among(place, other, there, wanted)?;
+        Ok(Self { store: Some(opened), ..found })
+    }
+
+    /// What of its content to pack `carried` against. That of a list is read from `source`, where
+    /// it is there.
+    pub(crate) fn content(
+        &self,
+        source: &OpenStore,
+        carried: &BTreeMap<StorePath, PathInfo>,
+    ) -> Result<Option<Against>, Failure> {
+        let store = self.store.as_ref().unwrap_or(source);
+        let mut there: Vec<StorePath> = self.there.iter().cloned().collect();
+        there.sort();
+        let infos: Vec<PathInfo> =
+            store.store().path_infos(&there)?.into_iter().flatten().collect();
+        let found = Counterparts::find(carried, &infos);
+        if found.bases.is_empty() {
+            return Ok(None);
+        }
+        let wanted: Vec<PathInfo> = found.bases.iter().map(|(base, _)| base.clone()).collect();
+        Ok(Some(found.against(store.nar_ranges(&wanted, &temporary_directory())?)))
+    }
+
+    fn among(
+        place: &str,
+        store: &dyn Store,
+        there: Vec<StorePath>,
+        wanted: &BTreeMap<StorePath, PathInfo>,
+    ) -> Result<Self, Failure> {
+        let derivations = wanted.values().filter(|info| info.path.is_derivation());
+        let derivations: Vec<PathInfo> = derivations.cloned().collect();
+        let mut roots: Vec<StorePath> = Vec::new();
+        for wanted in unreferenced(&derivations) {
+            let found = closest(&wanted, store, &there)?;
+            roots
+                .extend(found.into_iter().filter(|path| !roots.contains(path)).collect::<Vec<_>>());
+        }
+        if roots.is_empty() && !derivations.is_empty() {
+            return Err(Failure::new(format!(
+                "--base {place}: it has no derivation with the name of one that is packed"
+            ))
+            .hint("leave out what it has with --have"));
+        }
+        let derivations = match roots.is_empty() {
+            true => None,
+            false => Some(DerivationBase::read(store, &roots)?),
+        };
+        Ok(Self { there: there.into_iter().collect(), derivations, store: None })
+    }
+}
+
+/// The derivation that is most like another: it has its name, or at least the name without the
+/// version, and of several the most references.
+fn closest(
+    wanted: &StorePath,
+    store: &dyn Store,
+    there: &[StorePath],
+) -> Result<Option<StorePath>, Failure> {
+    if there.contains(wanted) {
+        return Ok(Some(wanted.clone()));
+    }
+    let like = |name: &dyn Fn(&StorePath) -> String| -> Vec<StorePath> {
+        let of_wanted = name(wanted);
+        let derivations = there.iter().filter(|path| path.is_derivation());
+        derivations.filter(|path| name(path) == of_wanted).cloned().collect()
+    };
+    let mut candidates = like(&|path| path.name().to_owned());
+    if candidates.is_empty() {
+        candidates = like(&|path| stem(path.name()).to_owned());
+    }
+    if candidates.len() < 2 {
+        return Ok(candidates.pop());
+    }
+    let infos = store.path_infos(&candidates)?;
+    let rank = |info: &Option<PathInfo>| {
+        info.as_ref().map(|info| (info.references.len(), info.path.clone()))
+    };
+    Ok(infos.iter().filter_map(rank).max().map(|(_, path)| path))
+}
+
+/// A name without its version.
+fn stem(name: &str) -> &str {
+    let bytes = name.as_bytes();
+    let dash = bytes
+        .windows(2)
+        .position(|pair| matches!(pair, [b'-', next] if !next.is_ascii_alphabetic()));
+    dash.and_then(|dash| name.get(..dash)).unwrap_or(name)
+}

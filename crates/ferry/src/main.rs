@@ -13,6 +13,7 @@ mod context;
 mod evaluate;
 mod failure;
 mod installables;
+mod inventories;
 mod network;
 mod output;
 mod queries;

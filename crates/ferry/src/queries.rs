@@ -2,20 +2,20 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::fs::{self, File};
-use std::io::{BufReader, Read as _};
+use std::fs;
 use std::path::{Path, PathBuf};
 
-use ferry_bundle::Bundle;
-use ferry_formats::{StoreDir, StorePath};
+use ferry_formats::StoreDir;
 use ferry_graph::query::{self, Outside, Source};
 use ferry_graph::{Explorer, FactsError, Kind, NodeId, NodeSet};
 use ferry_store::installable::Installable;
-use ferry_store::{Error, inventory, selection};
+use ferry_store::inventory::Inventory;
+use ferry_store::{Error, selection};
 
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::installables::Installables;
+use crate::inventories;
 use crate::output;
 use crate::sources::OpenSource;
 
@@ -188,14 +188,8 @@ impl Machine<'_> {
     }
 
     /// The paths that an inventory lists, or that a bundle holds.
-    fn listed(&self, file: &str) -> Result<Vec<StorePath>, Failure> {
-        let path = self.context.surroundings.working_directory.join(file);
-        if is_bundle(&path)? {
-            let bundle = Bundle::open(&path)?;
-            return Ok(bundle.path_infos().iter().map(|info| info.path.clone()).collect());
-        }
-        let input = File::open(&path).map_err(Error::io(format!("read {file}")))?;
-        Ok(inventory::read(file, BufReader::new(input), &self.store_dir)?)
+    fn listed(&self, file: &str) -> Result<Inventory, Failure> {
+        inventories::open(&self.context.surroundings.working_directory.join(file), &self.store_dir)
     }
 }
 
@@ -222,16 +216,13 @@ impl Outside for Machine<'_> {
     }
 
     fn have(&mut self, file: &str, explorer: &mut Explorer<'_>) -> Result<NodeSet, FactsError> {
-        Ok(self.listed(file)?.iter().map(|path| explorer.node(path)).collect())
+        let inventory = self.listed(file)?;
+        let Some(paths) = inventory.paths() else {
+            let reason = "is in compact form, which tells whether a path is there, and lists none";
+            let failure = Failure::usage(format!("{file} {reason}"))
+                .hint("make a list there: ferry query 'all()' > FILE");
+            return Err(failure.into());
+        };
+        Ok(paths.iter().map(|path| explorer.node(path)).collect())
     }
-}
-
-/// Whether a file begins as a bundle does.
-fn is_bundle(file: &Path) -> Result<bool, Failure> {
-    let name = file.display();
-    let mut start = Vec::new();
-    File::open(file)
-        .and_then(|file| file.take(ferry_bundle::MAGIC.len() as u64).read_to_end(&mut start))
-        .map_err(Error::io(format!("read {name}")))?;
-    Ok(start == ferry_bundle::MAGIC)
 }

@@ -1,4 +1,4 @@
-//! Where a bundle goes: standard output, a device or pipe, or a file that appears when it is
+//! Where a bundle or an inventory goes: standard output, a device or pipe, or a file that appears when it is
 //! whole.
 
 use std::fs::{self, File, OpenOptions};
@@ -6,12 +6,12 @@ use std::io::{self, BufWriter, IsTerminal as _, Write};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use ferry_store::{CopyReport, Result};
+use ferry_store::Result;
 
 use crate::failure::Failure;
 use crate::unfinished;
 
-/// Somewhere to write a bundle.
+/// Somewhere to write a file to.
 pub(crate) enum Sink {
     StandardOutput,
     /// Something that is there and is no file: it is written to, never replaced.
@@ -23,12 +23,13 @@ pub(crate) enum Sink {
 const BUFFER: usize = 1 << 20;
 
 impl Sink {
-    /// What the user means by `output`.
-    pub(crate) fn new(output: &Path) -> std::result::Result<Self, Failure> {
+    /// What the user means by `output`, where `what` goes.
+    pub(crate) fn new(output: &Path, what: &str) -> std::result::Result<Self, Failure> {
         if output == Path::new("-") {
             if io::stdout().is_terminal() {
-                let reason = "a bundle is not for a terminal: name a file, or put a pipe behind";
-                return Err(Failure::usage(reason));
+                return Err(Failure::usage(format!(
+                    "{what} is not for a terminal: name a file, or put a pipe behind"
+                )));
             }
             return Ok(Self::StandardOutput);
         }
@@ -42,11 +43,11 @@ impl Sink {
         }
     }
 
-    /// Writes a bundle, and returns its size where it is a file.
-    pub(crate) fn write(
+    /// Writes it, and returns its size where it is a file.
+    pub(crate) fn write<T>(
         &self,
-        write: impl FnOnce(Box<dyn Write + Send>) -> Result<CopyReport>,
-    ) -> std::result::Result<(CopyReport, Option<u64>), Failure> {
+        write: impl FnOnce(Box<dyn Write + Send>) -> Result<T>,
+    ) -> std::result::Result<(T, Option<u64>), Failure> {
         match self {
             Self::StandardOutput => Ok((write(Box::new(io::stdout()))?, None)),
             Self::Device(path) => {
@@ -66,10 +67,10 @@ impl Sink {
 }
 
 /// Writes beside `path` and moves it there once it is whole and on the disk.
-fn into_file(
+fn into_file<T>(
     path: &Path,
-    write: impl FnOnce(Box<dyn Write + Send>) -> Result<CopyReport>,
-) -> std::result::Result<(CopyReport, Option<u64>), Failure> {
+    write: impl FnOnce(Box<dyn Write + Send>) -> Result<T>,
+) -> std::result::Result<(T, Option<u64>), Failure> {
     let directory = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),

@@ -2,6 +2,7 @@
 
 mod bundle;
 mod graph;
+mod inventory;
 mod pack;
 
 use std::path::PathBuf;
@@ -11,6 +12,7 @@ use tracing_subscriber::EnvFilter;
 
 pub(crate) use self::bundle::{Info, Load, Ls, Trust, Verify};
 pub(crate) use self::graph::{Deps, Query, Size, SizeKind, Sources, Why};
+pub(crate) use self::inventory::Inventory;
 pub(crate) use self::pack::Pack;
 
 /// Carries Nix software across a gap in the network.
@@ -77,6 +79,9 @@ pub(crate) enum Command {
     /// Add what is in a bundle to a Nix store
     #[command(after_help = bundle::EXAMPLES)]
     Load(Load),
+    /// Write down what a store has, in a small file, for the other side to know
+    #[command(after_help = inventory::EXAMPLES)]
+    Inventory(Inventory),
     /// Print a completion script for a shell
     #[command(hide = true)]
     Completions {

@@ -2,6 +2,7 @@
 
 mod deps;
 mod info;
+mod inventory;
 mod load;
 mod ls;
 mod pack;
@@ -29,6 +30,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Ls(options) => ls::run(&context, &options),
         Command::Info(options) => info::run(&context, &options),
         Command::Load(options) => load::run(&context, &options),
+        Command::Inventory(options) => inventory::run(&context, &options),
         Command::Completions { shell } => {
             let mut command = Arguments::command();
             let mut script = Vec::new();

@@ -20,7 +20,7 @@ use crate::sink::Sink;
 use crate::sources::add_traces;
 
 pub(crate) fn run(context: &Context, options: &Pack) -> Result<(), Failure> {
-    let sink = Sink::new(&options.output)?;
+    let sink = Sink::new(&options.output, "a bundle")?;
     if context.json && matches!(sink, Sink::StandardOutput) {
         return Err(Failure::usage("--json needs standard output, which the bundle goes to"));
     }

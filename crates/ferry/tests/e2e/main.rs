@@ -19,6 +19,7 @@ mod graph;
 mod hostile;
 mod installables;
 mod interrupted;
+mod inventory;
 mod output;
 mod query;
 mod seed;

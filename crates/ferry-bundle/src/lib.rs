@@ -24,6 +24,7 @@ mod pipeline;
 mod reader;
 mod streams;
 mod verify;
+mod volumes;
 mod writer;
 
 pub use error::{BundleError, Result};
@@ -33,4 +34,5 @@ pub use listing::{Entry, EntryKind, list_nar};
 pub use manifest::Manifest;
 pub use reader::Bundle;
 pub use verify::{VerifyReport, verify};
+pub use volumes::{Begun, Condition, Volume, VolumeReader, VolumeWriter, Volumes, VolumesReport};
 pub use writer::{BundleWriter, PackOptions};

@@ -13,7 +13,7 @@ use ferry_store::{Error, NarVisitor, Store};
 use crate::head::{self, Head};
 use crate::order::Place;
 use crate::payload::{Input, Payload};
-use crate::{BundleError, HeadDigest, Manifest, Result};
+use crate::{BundleError, HeadDigest, Manifest, Result, Volumes};
 
 type Stream = BufReader<Box<dyn Read + Send>>;
 
@@ -30,8 +30,8 @@ pub struct Bundle {
     derivers: OnceLock<HashMap<StorePath, Vec<StorePath>>>,
     /// The stream behind the head, until it is read.
     payload: Mutex<Option<Input<Stream>>>,
-    /// Where to open it again, if it is a file.
-    file: Option<PathBuf>,
+    /// Where to open it again, unless it is a stream.
+    source: Option<Source>,
 }
 
 impl Bundle {
@@ -40,7 +40,35 @@ impl Bundle {
     /// # Errors
     /// When it cannot be read, is not a bundle, or its head is damaged.
     pub fn open(path: &Path) -> Result<Self> {
-        Self::read(open_file(path)?, path.display().to_string(), Some(path.to_owned()))
+        Self::open_files(&[path.to_owned()])
+    }
+
+    /// Opens a file, or the volumes that belong with any of `files`.
+    ///
+    /// # Errors
+    /// As for [`Bundle::open`], and when there are too few volumes.
+    pub fn open_files(files: &[PathBuf]) -> Result<Self> {
+        let source = match (Volumes::find(files)?, files) {
+            (Some(volumes), _) => Source::Volumes(volumes),
+            (None, [file]) => Source::File(file.clone()),
+            (None, _) => {
+                let name = |file: &PathBuf| file.display().to_string();
+                return Err(BundleError::Volumes {
+                    bundle: files.iter().map(name).collect::<Vec<_>>().join(", "),
+                    reason: "several files are one bundle only if they are its volumes".to_owned(),
+                });
+            }
+        };
+        Self::read(source.open()?, source.name(), Some(source))
+    }
+
+    /// The volumes that it is read from, if it is.
+    #[must_use]
+    pub fn volumes(&self) -> Option<&Volumes> {
+        match &self.source {
+            Some(Source::Volumes(volumes)) => Some(volumes),
+            _ => None,
+        }
     }
 
     /// Reads a bundle from a stream, which can be read once; `name` is what to call it.
@@ -51,13 +79,13 @@ impl Bundle {
         Self::read(Box::new(stream), name.to_owned(), None)
     }
 
-    fn read(stream: Box<dyn Read + Send>, name: String, file: Option<PathBuf>) -> Result<Self> {
+    fn read(stream: Box<dyn Read + Send>, name: String, source: Option<Source>) -> Result<Self> {
         let mut input = Input::new(BufReader::with_capacity(256 << 10, stream), name.clone());
         let head = head::read(&mut input)?;
         let numbers =
             head.infos.iter().zip(0..).map(|(info, number)| (info.path.clone(), number)).collect();
         let payload = Mutex::new(Some(input));
-        Ok(Self { name, head, numbers, derivers: OnceLock::new(), payload, file })
+        Ok(Self { name, head, numbers, derivers: OnceLock::new(), payload, source })
     }
 
     /// What the bundle says about itself.
@@ -109,10 +137,10 @@ impl Bundle {
         if let Some(open) = open {
             return Ok(open);
         }
-        let Some(file) = &self.file else {
+        let Some(source) = &self.source else {
             return Err(BundleError::StreamUsedUp { bundle: self.name.clone() });
         };
-        let again = Self::read(open_file(file)?, self.name.clone(), None)?;
+        let again = Self::read(source.open()?, self.name.clone(), None)?;
         if again.head.digest != self.head.digest {
             return Err(BundleError::Damaged {
                 bundle: self.name.clone(),
@@ -182,9 +210,29 @@ impl Bundle {
     }
 }
 
-fn open_file(path: &Path) -> Result<Box<dyn Read + Send>> {
-    let file = File::open(path).map_err(BundleError::io(format!("open {}", path.display())))?;
-    Ok(Box::new(file))
+/// Where a bundle can be read as often as one likes.
+enum Source {
+    File(PathBuf),
+    Volumes(Volumes),
+}
+
+impl Source {
+    fn name(&self) -> String {
+        match self {
+            Self::File(path) => path.display().to_string(),
+            Self::Volumes(volumes) => volumes.name(),
+        }
+    }
+
+    fn open(&self) -> Result<Box<dyn Read + Send>> {
+        match self {
+            Self::File(path) => {
+                let file = File::open(path);
+                Ok(Box::new(file.map_err(BundleError::io(format!("open {}", path.display())))?))
+            }
+            Self::Volumes(volumes) => Ok(Box::new(volumes.open()?)),
+        }
+    }
 }
 
 impl Store for Bundle {

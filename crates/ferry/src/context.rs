@@ -4,7 +4,7 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ferry_bundle::Bundle;
+use ferry_bundle::{Bundle, Volumes};
 use ferry_formats::StoreDir;
 use ferry_formats::keys::{PublicKey, SecretKey, parse_public_key};
 use ferry_store::daemon::DaemonOptions;
@@ -14,7 +14,7 @@ use ferry_store::trust::TrustPolicy;
 use ferry_store::uri::{OpenStore, Purpose, StoreUri, Surroundings};
 
 use crate::bars::Bars;
-use crate::cli::{Global, Trust};
+use crate::cli::{BundleKeys, Global, Trust};
 use crate::failure::Failure;
 use crate::network::http_options;
 use crate::output::Talk;
@@ -99,6 +99,17 @@ impl Context {
         };
         let scratch = env::temp_dir();
         Ok(StoreUri::parse(uri, purpose, &self.surroundings)?.open(trust, options, scratch))
+    }
+
+    /// Says what of a bundle was computed from parity.
+    pub(crate) fn tell_recovered(&self, bundle: &Bundle) {
+        for (file, pieces) in bundle.volumes().map(Volumes::recovered).unwrap_or_default() {
+            self.talk.say(format!(
+                "{} is missing or damaged: {pieces} pieces of it were computed from parity \
+                 (`ferry repair` writes it again)",
+                file.display()
+            ));
+        }
     }
 
     /// How to send requests to `address`.
@@ -200,10 +211,34 @@ pub(crate) fn secret_keys(files: &[PathBuf]) -> Result<Vec<SecretKey>, Failure> 
         .collect()
 }
 
-/// Opens a bundle; `-` is standard input.
-pub(crate) fn open_bundle(file: &Path) -> Result<Bundle, Failure> {
-    if file == Path::new("-") {
+/// Opens a bundle, or the volumes of one; `-` is standard input.
+pub(crate) fn open_bundle(files: &[PathBuf]) -> Result<Bundle, Failure> {
+    if files == [Path::new("-")] {
         return Ok(Bundle::from_stream(std::io::stdin(), "<standard input>")?);
     }
-    Ok(Bundle::open(file)?)
+    Ok(Bundle::open_files(files)?)
+}
+
+/// Makes sure that a bundle is signed by one of the keys that are given for that.
+pub(crate) fn require_bundle_key(bundle: &Bundle, given: &BundleKeys) -> Result<(), Failure> {
+    if given.require_bundle_key.is_empty() {
+        return Ok(());
+    }
+    let mut keys = Vec::new();
+    for given in &given.require_bundle_key {
+        let failed = |error| Failure::usage(format!("--require-bundle-key {given}: {error}"));
+        // No file that is meant has a colon in its name.
+        let text = if given.contains(':') {
+            given.clone()
+        } else {
+            std::fs::read_to_string(given).map_err(|error| failed(error.to_string()))?
+        };
+        let found = text.split_whitespace().map(parse_public_key).collect::<Result<Vec<_>, _>>();
+        let found = found.map_err(|error| failed(error.to_string()))?;
+        if found.is_empty() {
+            return Err(failed("there is no key in it".to_owned()));
+        }
+        keys.extend(found);
+    }
+    Ok(bundle.require_signature(&keys)?)
 }

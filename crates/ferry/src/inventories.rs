@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, BufReader, Read as _};
 use std::path::Path;
 
-use ferry_bundle::Bundle;
+use ferry_bundle::{Bundle, Volumes};
 use ferry_formats::StoreDir;
 use ferry_store::Error;
 use ferry_store::inventory::Inventory;
@@ -26,8 +26,11 @@ pub(crate) fn open(file: &Path, store_dir: &StoreDir) -> Result<Inventory, Failu
     Ok(Inventory::read(&name, BufReader::new(input), store_dir)?)
 }
 
-/// Whether a file begins as a bundle does.
+/// Whether a file begins as a bundle or a volume does.
 fn is_bundle(file: &Path) -> Result<bool, Failure> {
+    if Volumes::find(&[file.to_owned()])?.is_some() {
+        return Ok(true);
+    }
     let name = file.display();
     let mut start = Vec::new();
     File::open(file)

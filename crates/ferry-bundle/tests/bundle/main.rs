@@ -30,3 +30,4 @@ mod real_derivations;
 mod signatures;
 mod structure;
 mod version_0;
+mod volumes;

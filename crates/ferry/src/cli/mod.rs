@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueHint};
 use tracing_subscriber::EnvFilter;
 
-pub(crate) use self::bundle::{Info, Load, Ls, Trust, Verify};
+pub(crate) use self::bundle::{BundleKeys, Info, Load, Ls, Repair, Trust, Verify};
 pub(crate) use self::graph::{Deps, Query, Size, SizeKind, Sources, Why};
 pub(crate) use self::inventory::Inventory;
 pub(crate) use self::pack::Pack;
@@ -76,6 +76,8 @@ pub(crate) enum Command {
     Ls(Ls),
     /// Tell what a bundle holds and who signed it
     Info(Info),
+    /// Write volumes of a bundle again that are missing or damaged
+    Repair(Repair),
     /// Add what is in a bundle to a Nix store
     #[command(after_help = bundle::EXAMPLES)]
     Load(Load),

@@ -22,10 +22,11 @@ pub(crate) fn run(context: &Context, options: &Inventory) -> Result<(), Failure>
     let paths = store
         .all_paths()?
         .ok_or_else(|| Failure::new(format!("{} cannot list its paths", store.describe())))?;
-    let (count, size) = sink.write(|mut sink| {
+    let (count, written) = sink.write(|mut sink| {
         inventory::write(&mut sink, &paths, store.store_dir())?;
         Ok::<_, Error>(paths.len() as u64)
     })?;
+    let size = written.size();
     let target = match options.output.to_str() {
         Some("-") => "standard output".to_owned(),
         _ => options.output.display().to_string(),

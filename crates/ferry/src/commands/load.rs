@@ -15,7 +15,7 @@ use ferry_store::{CopyReport, Store as _, copy};
 use serde_json::json;
 
 use crate::cli::Load;
-use crate::context::{Context, open_bundle};
+use crate::context::{Context, open_bundle, require_bundle_key};
 use crate::failure::Failure;
 use crate::{evaluate, output};
 
@@ -28,10 +28,8 @@ pub(crate) fn run(context: &Context, options: &Load) -> Result<(), Failure> {
     let keys = &options.trust.trusted_public_key;
     let store =
         context.open_store(&options.to, Purpose::Write, trust, options.no_check_sigs, keys)?;
-    let bundle = open_bundle(&options.file)?;
-    if options.require_signature {
-        bundle.require_signature(&context.trust(&options.trust)?.trusted_public_keys)?;
-    }
+    let bundle = open_bundle(&options.files)?;
+    require_bundle_key(&bundle, &options.keys)?;
 
     require_same_directory(&bundle, store.destination())?;
     // Before anything is loaded: afterwards would leave a moment in which it can be collected. A
@@ -45,6 +43,7 @@ pub(crate) fn run(context: &Context, options: &Load) -> Result<(), Failure> {
         bundle.path_infos().iter().map(|info| (info.path.clone(), info.clone())).collect();
     let report = copy(&bundle, store.destination(), offered, &[], &*context.bars)
         .inspect_err(|_| kept.unmake())?;
+    context.tell_recovered(&bundle);
 
     tell(context, options, &bundle, &store, &kept.links, &report)
 }

@@ -11,7 +11,7 @@ use crate::failure::Failure;
 use crate::output;
 
 pub(crate) fn run(context: &Context, options: &Ls) -> Result<(), Failure> {
-    let bundle = open_bundle(&options.file)?;
+    let bundle = open_bundle(std::slice::from_ref(&options.file))?;
     match &options.path {
         None => list_paths(context, options, &bundle),
         Some(path) => list_files(context, options, &bundle, path),

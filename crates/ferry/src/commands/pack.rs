@@ -16,11 +16,16 @@ use crate::failure::Failure;
 use crate::installables::Installables;
 use crate::output;
 use crate::queries::Queries;
-use crate::sink::Sink;
+use crate::sink::{Sink, Written};
 use crate::sources::add_traces;
+use crate::volumes;
 
 pub(crate) fn run(context: &Context, options: &Pack) -> Result<(), Failure> {
     let sink = Sink::new(&options.output, "a bundle")?;
+    let sink = match options.volume_size {
+        Some(size) => sink.in_volumes(size, options.parity)?,
+        None => sink,
+    };
     if context.json && matches!(sink, Sink::StandardOutput) {
         return Err(Failure::usage("--json needs standard output, which the bundle goes to"));
     }
@@ -62,16 +67,18 @@ pub(crate) fn run(context: &Context, options: &Pack) -> Result<(), Failure> {
         level: options.level.zstd(),
         sign_with: keys.clone(),
     };
-    let (report, size) = sink.write(|sink| {
+    let (report, written) = sink.write(|sink| {
         let name = options.output.display().to_string();
         let bundle = BundleWriter::new(sink, name, store.store_dir().clone(), pack_options);
         copy(store, &bundle, infos, &keys, &*context.bars)
     })?;
-    summarise(context, options, &report, size);
+    let size = written.size();
+    summarise(context, options, &report, &written);
     if context.json {
         output::json(json!({
             "bundle": options.output,
             "bundleSize": size,
+            "volumes": written.volumes(),
             "set": options.set,
             "roots": roots.iter().map(|root| store.store_dir().render_path(root)).collect::<Vec<_>>(),
             "paths": report.added,
@@ -99,12 +106,13 @@ fn selected(
     Ok(selection::select(store, &mut queries.explorer, &set, named, also)?)
 }
 
-fn summarise(context: &Context, options: &Pack, report: &CopyReport, size: Option<u64>) {
-    let target = match options.output.to_str() {
-        Some("-") => "standard output".to_owned(),
+fn summarise(context: &Context, options: &Pack, report: &CopyReport, written: &Written) {
+    let target = match (written, options.output.to_str()) {
+        (Written::Volumes(report), _) => volumes::told(report),
+        (_, Some("-")) => "standard output".to_owned(),
         _ => options.output.display().to_string(),
     };
-    let size = size.map(|size| format!(" ({})", output::size(size))).unwrap_or_default();
+    let size = written.size().map(|size| format!(" ({})", output::size(size))).unwrap_or_default();
     context.talk.say(format!(
         "packed {}, {} of NARs, into {target}{size}",
         output::paths(report.added as u64),

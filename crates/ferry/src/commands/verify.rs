@@ -5,21 +5,22 @@ use ferry_store::Store as _;
 use serde_json::json;
 
 use crate::cli::Verify;
-use crate::context::{Context, open_bundle};
+use crate::context::{Context, open_bundle, require_bundle_key};
 use crate::failure::Failure;
 use crate::output;
+use crate::volumes;
 
 pub(crate) fn run(context: &Context, options: &Verify) -> Result<(), Failure> {
     let trust = context.trust(&options.trust)?;
-    let bundle = open_bundle(&options.file)?;
-    if options.require_signature {
-        bundle.require_signature(&trust.trusted_public_keys)?;
-    }
+    let volumes = volumes::checked(context, &options.files)?;
+    let bundle = open_bundle(&options.files)?;
+    require_bundle_key(&bundle, &options.keys)?;
     let report = verify(&bundle, &trust, &*context.bars)?;
     let store_dir = bundle.store_dir();
     if context.json {
         return output::json(json!({
-            "bundle": options.file,
+            "bundle": volumes::named(&bundle, &options.files),
+            "volumes": volumes.as_deref().map(volumes::json),
             "valid": true,
             "paths": report.copied.added,
             "narSize": report.copied.nar_size,

@@ -25,3 +25,4 @@ mod query;
 mod seed;
 mod stores;
 mod trust;
+mod volumes;

@@ -108,6 +108,30 @@ pub enum BundleError {
         /// What the store says.
         source: Box<ferry_store::Error>,
     },
+    /// A bundle in volumes of which too many are missing or damaged.
+    #[error(
+        "{bundle}: {} of {volumes} volumes are missing or damaged, and parity stands in for {parity}:\n{}",
+        missing.len(),
+        missing.join("\n")
+    )]
+    MissingVolumes {
+        /// Their name.
+        bundle: String,
+        /// How many volumes it has, parity included.
+        volumes: u32,
+        /// How many of them hold parity.
+        parity: u32,
+        /// Those missing, each with its number and file.
+        missing: Vec<String>,
+    },
+    /// Volumes that cannot be used or made.
+    #[error("{bundle}: {reason}")]
+    Volumes {
+        /// Their name.
+        bundle: String,
+        /// What is wrong.
+        reason: String,
+    },
     /// A bundle on a stream can be read once.
     #[error("{bundle} is a stream and has been read already")]
     StreamUsedUp {

@@ -28,6 +28,7 @@ mod reader;
 mod replaced;
 mod streams;
 mod verify;
+mod volumes;
 mod writer;
 
 pub use against::Against;
@@ -41,4 +42,5 @@ pub use manifest::Manifest;
 pub use prerequisites::{Prerequisite, Prerequisites};
 pub use reader::Bundle;
 pub use verify::{VerifyReport, verify, verify_against};
+pub use volumes::{Begun, Condition, Volume, VolumeReader, VolumeWriter, Volumes, VolumesReport};
 pub use writer::{BundleWriter, PackOptions};

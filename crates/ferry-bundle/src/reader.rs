@@ -15,7 +15,7 @@ use crate::head::{self, Head};
 use crate::order::Place;
 use crate::payload::{Bases, Input, Payload, Reading, Scan};
 use crate::writer::TEMPORARY;
-use crate::{BundleError, HeadDigest, Manifest, Prerequisite, Result};
+use crate::{BundleError, HeadDigest, Manifest, Prerequisite, Result, Volumes};
 
 type Stream = BufReader<Box<dyn Read + Send>>;
 
@@ -32,8 +32,8 @@ pub struct Bundle {
     derivers: OnceLock<HashMap<StorePath, Vec<StorePath>>>,
     /// The stream behind the head, until it is read.
     payload: Mutex<Option<Input<Stream>>>,
-    /// Where to open it again, if it is a file.
-    file: Option<PathBuf>,
+    /// Where to open it again, unless it is a stream.
+    source: Option<Source>,
     bases: Arc<Bases>,
     temporary: PathBuf,
 }
@@ -52,7 +52,36 @@ impl Bundle {
     /// # Errors
     /// As for [`Bundle::open`], and when the store does not have them.
     pub fn open_against(path: &Path, store: Option<&dyn Store>) -> Result<Self> {
-        Self::read(open_file(path)?, path.display().to_string(), Some(path.to_owned()), store)
+        Self::open_files(&[path.to_owned()], store)
+    }
+
+    /// Opens a file, or the volumes that belong with any of `files`, as [`Bundle::open_against`]
+    /// does.
+    ///
+    /// # Errors
+    /// As for [`Bundle::open_against`], and when there are too few volumes.
+    pub fn open_files(files: &[PathBuf], store: Option<&dyn Store>) -> Result<Self> {
+        let source = match (Volumes::find(files)?, files) {
+            (Some(volumes), _) => Source::Volumes(volumes),
+            (None, [file]) => Source::File(file.clone()),
+            (None, _) => {
+                let name = |file: &PathBuf| file.display().to_string();
+                return Err(BundleError::Volumes {
+                    bundle: files.iter().map(name).collect::<Vec<_>>().join(", "),
+                    reason: "several files are one bundle only if they are its volumes".to_owned(),
+                });
+            }
+        };
+        Self::read(source.open()?, source.name(), Some(source), store)
+    }
+
+    /// The volumes that it is read from, if it is.
+    #[must_use]
+    pub fn volumes(&self) -> Option<&Volumes> {
+        match &self.source {
+            Some(Source::Volumes(volumes)) => Some(volumes),
+            _ => None,
+        }
     }
 
     /// Reads a bundle from a stream, which can be read once; `name` is what to call it.
@@ -79,7 +108,7 @@ impl Bundle {
     fn read(
         stream: Box<dyn Read + Send>,
         name: String,
-        file: Option<PathBuf>,
+        source: Option<Source>,
         store: Option<&dyn Store>,
     ) -> Result<Self> {
         let mut input = Input::new(BufReader::with_capacity(256 << 10, stream), name.clone());
@@ -90,7 +119,7 @@ impl Bundle {
         let (derivers, temporary) = (OnceLock::new(), PathBuf::from(TEMPORARY));
         let Head { store_dir, prerequisites, replaced, .. } = &head;
         let bases = Arc::new(Bases::of(store_dir, prerequisites, replaced, None));
-        Ok(Self { name, head, numbers, derivers, payload, file, bases, temporary })
+        Ok(Self { name, head, numbers, derivers, payload, source, bases, temporary })
     }
 
     /// Says where the content is read that the bundle is packed against: the store it goes to.
@@ -103,6 +132,12 @@ impl Bundle {
     /// payload.
     pub fn temporary_files_in(&mut self, directory: PathBuf) {
         self.temporary = directory;
+    }
+
+    /// What to call it: its file, or the name of its volumes.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// What the bundle says about itself.
@@ -175,10 +210,10 @@ impl Bundle {
         if let Some(open) = open {
             return Ok(open);
         }
-        let Some(file) = &self.file else {
+        let Some(source) = &self.source else {
             return Err(BundleError::StreamUsedUp { bundle: self.name.clone() });
         };
-        let stream = BufReader::with_capacity(256 << 10, open_file(file)?);
+        let stream = BufReader::with_capacity(256 << 10, source.open()?);
         let mut again = Input::new(stream, self.name.clone());
         if head::read_raw(&mut again)?.digest != self.head.digest {
             return Err(BundleError::Damaged {
@@ -234,11 +269,18 @@ impl Bundle {
 
     fn reading(&self, input: &Input<Stream>, wanted: Vec<std::ops::Range<u64>>) -> Reading {
         let (size, reach) = (self.head.payload_size(), self.head.manifest.reach);
-        let scan = match &self.file {
-            Some(file) if reach > 0 => File::open(file).ok().and_then(|mut file| {
-                let sizes = self.bases.sizes();
-                Scan::new(&mut file, input.offset(), size, reach, &sizes, &wanted)
-            }),
+        let sizes = self.bases.sizes();
+        let at = input.offset();
+        let scan = match &self.source {
+            Some(source) if reach > 0 => match source {
+                Source::File(path) => File::open(path)
+                    .ok()
+                    .and_then(|mut file| Scan::new(&mut file, at, size, reach, &sizes, &wanted)),
+                Source::Volumes(volumes) => volumes
+                    .open()
+                    .ok()
+                    .and_then(|mut file| Scan::new(&mut file, at, size, reach, &sizes, &wanted)),
+            },
             _ => None,
         };
         Reading {
@@ -269,9 +311,29 @@ impl Bundle {
     }
 }
 
-fn open_file(path: &Path) -> Result<Box<dyn Read + Send>> {
-    let file = File::open(path).map_err(BundleError::io(format!("open {}", path.display())))?;
-    Ok(Box::new(file))
+/// Where a bundle can be read as often as one likes.
+enum Source {
+    File(PathBuf),
+    Volumes(Volumes),
+}
+
+impl Source {
+    fn name(&self) -> String {
+        match self {
+            Self::File(path) => path.display().to_string(),
+            Self::Volumes(volumes) => volumes.name(),
+        }
+    }
+
+    fn open(&self) -> Result<Box<dyn Read + Send>> {
+        match self {
+            Self::File(path) => {
+                let file = File::open(path);
+                Ok(Box::new(file.map_err(BundleError::io(format!("open {}", path.display())))?))
+            }
+            Self::Volumes(volumes) => Ok(Box::new(volumes.open()?)),
+        }
+    }
 }
 
 impl Store for Bundle {

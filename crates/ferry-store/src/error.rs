@@ -186,6 +186,14 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// An inventory in compact form that cannot be used.
+    #[error("{file} cannot be used as an inventory: {reason}")]
+    UnusableInventory {
+        /// The file.
+        file: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// Facts that an answer takes and nobody has.
     #[error("{}", tell(missing, sources))]
     MissingFacts {

@@ -10,7 +10,7 @@ use ferry_store::uri::OpenStore;
 
 use crate::context::{Context, temporary_directory};
 use crate::failure::Failure;
-use crate::have::{is_file, listed, require_directory};
+use crate::have::{claimed, inventory, is_file, require_directory};
 use crate::sources::OpenSource;
 
 /// Has a bundle read the content that it is packed against from `store`.
@@ -49,7 +49,17 @@ impl Base {
         wanted: &BTreeMap<StorePath, PathInfo>,
     ) -> Result<Self, Failure> {
         if is_file(context, place) {
-            let there = listed(context, place, store.store_dir(), Some(store))?;
+            let inventory = inventory(context, place, store.store_dir(), Some(store))?;
+            let there = match inventory.paths() {
+                Some(paths) => paths.iter().cloned().collect(),
+                // It names none: what of the store packed from is there?
+                None => {
+                    let here = all_paths(place, store)?;
+                    let here: Vec<PathInfo> =
+                        store.path_infos(&here)?.into_iter().flatten().collect();
+                    claimed(context, place, &inventory, &here).collect()
+                }
+            };
             return Self::among(place, store, there, wanted);
         }
         let OpenSource::Store(opened) = OpenSource::open(context, place)? else {
@@ -60,10 +70,7 @@ impl Base {
         };
         let other = opened.store();
         require_directory(place, other.store_dir(), store.store_dir())?;
-        let there = other.all_paths()?.ok_or_else(|| {
-            Failure::usage(format!("--base {place}: {} cannot list its paths", other.describe()))
-                .hint("give a list of what it has, as `nix path-info --all` prints it there")
-        })?;
+        let there = all_paths(place, other)?;
         let found = Self::among(place, other, there, wanted)?;
         Ok(Self { store: Some(opened), ..found })
     }
@@ -114,6 +121,13 @@ impl Base {
         };
         Ok(Self { there: there.into_iter().collect(), derivations, store: None })
     }
+}
+
+fn all_paths(place: &str, store: &dyn Store) -> Result<Vec<StorePath>, Failure> {
+    store.all_paths()?.ok_or_else(|| {
+        Failure::usage(format!("--base {place}: {} cannot list its paths", store.describe()))
+            .hint("give a list of what it has, as `nix path-info --all` prints it there")
+    })
 }
 
 /// The derivation that is most like another: it has its name, or at least the name without the

@@ -4,7 +4,7 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ferry_bundle::Bundle;
+use ferry_bundle::{Bundle, Volumes};
 use ferry_formats::StoreDir;
 use ferry_formats::keys::{PublicKey, SecretKey, parse_public_key};
 use ferry_store::daemon::DaemonOptions;
@@ -14,7 +14,7 @@ use ferry_store::trust::TrustPolicy;
 use ferry_store::uri::{OpenStore, Purpose, StoreUri, Surroundings};
 
 use crate::bars::Bars;
-use crate::cli::{Global, Trust};
+use crate::cli::{BundleKeys, Global, Trust};
 use crate::failure::Failure;
 use crate::network::http_options;
 use crate::output::Talk;
@@ -106,6 +106,17 @@ impl Context {
         // Nothing is written to it, and its signatures are not looked at.
         let open = |uri| self.open_store(uri, Purpose::Read, TrustPolicy::accept_all(), false, &[]);
         uri.map(|uri| open(uri)).transpose()
+    }
+
+    /// Says what of a bundle was computed from parity.
+    pub(crate) fn tell_recovered(&self, bundle: &Bundle) {
+        for (file, pieces) in bundle.volumes().map(Volumes::recovered).unwrap_or_default() {
+            self.talk.say(format!(
+                "{} is missing or damaged: {pieces} pieces of it were computed from parity \
+                 (`ferry repair` writes it again)",
+                file.display()
+            ));
+        }
     }
 
     /// How to send requests to `address`.
@@ -207,14 +218,14 @@ pub(crate) fn secret_keys(files: &[PathBuf]) -> Result<Vec<SecretKey>, Failure> 
         .collect()
 }
 
-/// Opens a bundle; `-` is standard input. What its derivations are coded against, if that is so, is
-/// read from `store`.
-pub(crate) fn open_bundle(file: &Path, store: Option<&OpenStore>) -> Result<Bundle, Failure> {
+/// Opens a bundle, or the volumes of one; `-` is standard input. What its derivations are coded
+/// against, if that is so, is read from `store`.
+pub(crate) fn open_bundle(files: &[PathBuf], store: Option<&OpenStore>) -> Result<Bundle, Failure> {
     let store = store.map(OpenStore::store);
-    let mut bundle = if file == Path::new("-") {
+    let mut bundle = if files == [Path::new("-")] {
         Bundle::from_stream_against(std::io::stdin(), "<standard input>", store)?
     } else {
-        Bundle::open_against(file, store)?
+        Bundle::open_files(files, store)?
     };
     bundle.temporary_files_in(temporary_directory());
     Ok(bundle)
@@ -227,4 +238,28 @@ pub(crate) fn temporary_directory() -> PathBuf {
         None if disk.is_dir() => disk.to_owned(),
         _ => env::temp_dir(),
     }
+}
+
+/// Makes sure that a bundle is signed by one of the keys that are given for that.
+pub(crate) fn require_bundle_key(bundle: &Bundle, given: &BundleKeys) -> Result<(), Failure> {
+    if given.require_bundle_key.is_empty() {
+        return Ok(());
+    }
+    let mut keys = Vec::new();
+    for given in &given.require_bundle_key {
+        let failed = |error| Failure::usage(format!("--require-bundle-key {given}: {error}"));
+        // No file that is meant has a colon in its name.
+        let text = if given.contains(':') {
+            given.clone()
+        } else {
+            std::fs::read_to_string(given).map_err(|error| failed(error.to_string()))?
+        };
+        let found = text.split_whitespace().map(parse_public_key).collect::<Result<Vec<_>, _>>();
+        let found = found.map_err(|error| failed(error.to_string()))?;
+        if found.is_empty() {
+            return Err(failed("there is no key in it".to_owned()));
+        }
+        keys.extend(found);
+    }
+    Ok(bundle.require_signature(&keys)?)
 }

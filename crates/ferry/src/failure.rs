@@ -129,8 +129,12 @@ fn bundle_hint(error: &BundleError) -> Option<&'static str> {
             Some("copy the bundle again and compare checksums with the sending side")
         }
         BundleError::NotSigned { .. } => {
-            Some("give the key to trust with --trusted-public-key NAME:BASE64")
+            Some("sign it when packing (--sign-key), or ask for a key that has signed it")
         }
+        BundleError::MissingVolumes { .. } => Some(
+            "copy those volumes again, beside the others, or name them as well; parity stands in for \
+             as many as there are volumes of it",
+        ),
         BundleError::StreamUsedUp { .. } => Some("write the bundle to a file first"),
         BundleError::Io { source, .. } if source.kind() == ErrorKind::StorageFull => {
             Some("make room, or write the bundle somewhere else")

@@ -1,41 +1,66 @@
-//! What the other side has, by the word of a list, a bundle or a store.
+//! What the other side has, by the word of an inventory, a bundle or a store.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::io::{BufReader, Read};
+use std::path::Path;
 
-use ferry_bundle::{Bundle, MAGIC};
-use ferry_formats::{StoreDir, StorePath};
-use ferry_store::{Error, Store, inventory};
+use ferry_bundle::{Bundle, MAGIC, Volumes};
+use ferry_formats::{PathInfo, StoreDir, StorePath};
+use ferry_store::inventory::{Claims, Inventory};
+use ferry_store::{Error, Store};
 
 use crate::context::Context;
 use crate::failure::Failure;
+use crate::output;
 use crate::sources::OpenSource;
 
-/// Those of `wanted` that are in one of `places`: files as [`listed`] reads them, or stores.
+/// Those of `wanted` that are in one of `places`: files as [`inventory`] reads them, or stores.
 pub(crate) fn there(
     context: &Context,
     places: &[String],
     store_dir: &StoreDir,
-    wanted: &[StorePath],
+    wanted: &BTreeMap<StorePath, PathInfo>,
 ) -> Result<HashSet<StorePath>, Failure> {
     let mut found = HashSet::new();
     for place in places {
         if is_file(context, place) {
-            found.extend(listed(context, place, store_dir, None)?);
+            let inventory = inventory(context, place, store_dir, None)?;
+            found.extend(claimed(context, place, &inventory, wanted.values()));
             continue;
         }
         let opened = OpenSource::open(context, place)?;
         let store = opened.store().ok_or_else(|| {
             Failure::usage(format!("--have {place}: what a binary cache has, no store has yet"))
-                .hint("give a list of what the other side has, or its store")
+                .hint("give an inventory of what the other side has, or its store")
         })?;
         require_directory(place, store.store_dir(), store_dir)?;
-        let infos = store.path_infos(wanted)?;
-        let present = wanted.iter().zip(infos).filter(|(_, info)| info.is_some());
-        found.extend(present.map(|(path, _)| path.clone()));
+        let paths: Vec<StorePath> = wanted.keys().cloned().collect();
+        let infos = store.path_infos(&paths)?;
+        let present = paths.into_iter().zip(infos).filter(|(_, info)| info.is_some());
+        found.extend(present.map(|(path, _)| path));
     }
     Ok(found)
+}
+
+/// Those of `candidates` that an inventory says are there; tells how certain that is.
+pub(crate) fn claimed<'a>(
+    context: &Context,
+    name: &str,
+    inventory: &Inventory,
+    candidates: impl IntoIterator<Item = &'a PathInfo>,
+) -> impl Iterator<Item = StorePath> {
+    let claims = inventory.claimed(candidates);
+    let Claims { frontier, bits, .. } = &claims;
+    if bits.is_some() && *frontier > 0 {
+        context.talk.say(format!(
+            "{name}: {} could be taken for being there by mistake, with a chance of {:.1e} that \
+             one is (loading would name it)",
+            output::paths(*frontier),
+            claims.chance_of_error(),
+        ));
+    }
+    claims.paths.into_iter()
 }
 
 /// Whether a place is a file, and no store.
@@ -45,20 +70,23 @@ pub(crate) fn is_file(context: &Context, place: &str) -> bool {
     place == "-" || file.exists() && !file.is_dir()
 }
 
-/// The paths that an inventory lists, or that whoever has loaded a bundle has; `-` is standard
-/// input.
-pub(crate) fn listed(
+/// Reads what a file says is there: an inventory of either kind, or a bundle or its volumes, for
+/// what whoever has loaded it has; `-` is standard input. If the derivations of the bundle are
+/// coded against others, these are read from `store`.
+pub(crate) fn inventory(
     context: &Context,
     name: &str,
     store_dir: &StoreDir,
     store: Option<&dyn Store>,
-) -> Result<Vec<StorePath>, Failure> {
+) -> Result<Inventory, Failure> {
+    let file = context.surroundings.working_directory.join(name);
+    let in_volumes = |file: &Path| Ok::<_, Failure>(Volumes::find(&[file.to_owned()])?.is_some());
+    if file.is_file() && in_volumes(&file)? {
+        return of_bundle(name, &Bundle::open_against(&file, store)?, store_dir);
+    }
     let mut input: Box<dyn Read + Send> = match name {
         "-" => Box::new(std::io::stdin()),
-        _ => {
-            let file = context.surroundings.working_directory.join(name);
-            Box::new(File::open(file).map_err(Error::io(format!("read {name}")))?)
-        }
+        _ => Box::new(File::open(file).map_err(Error::io(format!("read {name}")))?),
     };
     // Read once: it may be a pipe.
     let mut start = Vec::new();
@@ -70,14 +98,17 @@ pub(crate) fn listed(
         .map_err(Error::io(format!("read {name}")))?;
     let is_bundle = start == MAGIC;
     let input = std::io::Cursor::new(start).chain(input);
-    if !is_bundle {
-        return Ok(inventory::read(name, BufReader::new(input), store_dir)?);
+    if is_bundle {
+        return of_bundle(name, &Bundle::from_stream_against(input, name, store)?, store_dir);
     }
-    let bundle = Bundle::from_stream_against(input, name, store)?;
+    Ok(Inventory::read(name, BufReader::new(input), store_dir)?)
+}
+
+fn of_bundle(name: &str, bundle: &Bundle, store_dir: &StoreDir) -> Result<Inventory, Failure> {
     require_directory(name, bundle.store_dir(), store_dir)?;
     let carried = bundle.path_infos().iter().map(|info| &info.path);
     let before = bundle.prerequisites().iter().map(|one| &one.path);
-    Ok(carried.chain(before).cloned().collect())
+    Ok(Inventory::of(carried.chain(before).cloned()))
 }
 
 pub(crate) fn require_directory(

@@ -21,6 +21,7 @@ mod queries;
 mod sink;
 mod sources;
 mod unfinished;
+mod volumes;
 
 use std::process::ExitCode;
 

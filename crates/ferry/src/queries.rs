@@ -13,7 +13,7 @@ use ferry_store::{Error, selection};
 
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::have::listed;
+use crate::have;
 use crate::installables::Installables;
 use crate::output;
 use crate::sources::OpenSource;
@@ -210,9 +210,13 @@ impl Outside for Machine<'_> {
     }
 
     fn have(&mut self, file: &str, explorer: &mut Explorer<'_>) -> Result<NodeSet, FactsError> {
-        Ok(listed(self.context, file, &self.store_dir, None)?
-            .iter()
-            .map(|path| explorer.node(path))
-            .collect())
+        let inventory = have::inventory(self.context, file, &self.store_dir, None)?;
+        let Some(paths) = inventory.paths() else {
+            let reason = "is in compact form, which tells whether a path is there, and lists none";
+            let failure = Failure::usage(format!("{file} {reason}"))
+                .hint("make a list there: ferry query 'all()' > FILE");
+            return Err(failure.into());
+        };
+        Ok(paths.iter().map(|path| explorer.node(path)).collect())
     }
 }

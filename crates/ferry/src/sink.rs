@@ -1,34 +1,72 @@
-//! Where a bundle goes: standard output, a device or pipe, or a file that appears when it is
+//! Where a bundle or an inventory goes: standard output, a device or pipe, or a file that appears when it is
 //! whole.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, IsTerminal as _, Write};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use ferry_store::{CopyReport, Result};
+use ferry_bundle::{VolumeWriter, VolumesReport};
+use ferry_store::Result;
 
 use crate::failure::Failure;
 use crate::unfinished;
 
-/// Somewhere to write a bundle.
+/// Somewhere to write a file to.
 pub(crate) enum Sink {
     StandardOutput,
     /// Something that is there and is no file: it is written to, never replaced.
     Device(PathBuf),
     /// A file, new or to be replaced; a link to a file was followed.
     File(PathBuf),
+    /// Volumes of a file.
+    Volumes {
+        file: PathBuf,
+        limit: u64,
+        parity: u32,
+    },
+}
+
+/// What was written.
+pub(crate) enum Written {
+    /// Something that has no size.
+    Stream,
+    /// A file of so many bytes.
+    File(u64),
+    /// Several files.
+    Volumes(VolumesReport),
+}
+
+impl Written {
+    /// Size of all of it, where it is files.
+    pub(crate) fn size(&self) -> Option<u64> {
+        match self {
+            Self::Stream => None,
+            Self::File(size) => Some(*size),
+            Self::Volumes(report) => Some(report.size),
+        }
+    }
+
+    /// The files, where they are several.
+    pub(crate) fn volumes(&self) -> Option<&[PathBuf]> {
+        match self {
+            Self::Volumes(report) => Some(&report.files),
+            _ => None,
+        }
+    }
 }
 
 const BUFFER: usize = 1 << 20;
 
 impl Sink {
-    /// What the user means by `output`.
-    pub(crate) fn new(output: &Path) -> std::result::Result<Self, Failure> {
+    /// What the user means by `output`, where `what` goes.
+    pub(crate) fn new(output: &Path, what: &str) -> std::result::Result<Self, Failure> {
         if output == Path::new("-") {
             if io::stdout().is_terminal() {
-                let reason = "a bundle is not for a terminal: name a file, or put a pipe behind";
-                return Err(Failure::usage(reason));
+                return Err(Failure::usage(format!(
+                    "{what} is not for a terminal: name a file, or put a pipe behind"
+                )));
             }
             return Ok(Self::StandardOutput);
         }
@@ -42,13 +80,22 @@ impl Sink {
         }
     }
 
-    /// Writes a bundle, and returns its size where it is a file.
-    pub(crate) fn write(
-        &self,
-        write: impl FnOnce(Box<dyn Write + Send>) -> Result<CopyReport>,
-    ) -> std::result::Result<(CopyReport, Option<u64>), Failure> {
+    /// The same in volumes smaller than `limit` bytes, with `parity` more.
+    pub(crate) fn in_volumes(self, limit: u64, parity: u32) -> std::result::Result<Self, Failure> {
         match self {
-            Self::StandardOutput => Ok((write(Box::new(io::stdout()))?, None)),
+            Self::File(file) => Ok(Self::Volumes { file, limit, parity }),
+            _ => Err(Failure::usage("volumes are files: name one with -o")),
+        }
+    }
+
+    /// Writes it.
+    pub(crate) fn write<T>(
+        &self,
+        write: impl FnOnce(Box<dyn Write + Send>) -> Result<T>,
+    ) -> std::result::Result<(T, Written), Failure> {
+        match self {
+            Self::StandardOutput => Ok((write(Box::new(io::stdout()))?, Written::Stream)),
+            Self::Volumes { file, limit, parity } => into_volumes(file, *limit, *parity, write),
             Self::Device(path) => {
                 let device = OpenOptions::new().write(true).open(path).map_err(failed(path))?;
                 let handle = device.try_clone().map_err(failed(path))?;
@@ -58,7 +105,7 @@ impl Sink {
                     Err(error) if error.kind() == io::ErrorKind::InvalidInput => {}
                     outcome => outcome.map_err(failed(path))?,
                 }
-                Ok((report, None))
+                Ok((report, Written::Stream))
             }
             Self::File(path) => into_file(path, write),
         }
@@ -66,10 +113,10 @@ impl Sink {
 }
 
 /// Writes beside `path` and moves it there once it is whole and on the disk.
-fn into_file(
+fn into_file<T>(
     path: &Path,
-    write: impl FnOnce(Box<dyn Write + Send>) -> Result<CopyReport>,
-) -> std::result::Result<(CopyReport, Option<u64>), Failure> {
+    write: impl FnOnce(Box<dyn Write + Send>) -> Result<T>,
+) -> std::result::Result<(T, Written), Failure> {
     let directory = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
@@ -88,7 +135,37 @@ fn into_file(
     unfinished::finished();
     // The new name is on the disk when its directory is.
     File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed(path))?;
-    Ok((report, Some(size)))
+    Ok((report, Written::File(size)))
+}
+
+fn into_volumes<T>(
+    file: &Path,
+    limit: u64,
+    parity: u32,
+    write: impl FnOnce(Box<dyn Write + Send>) -> Result<T>,
+) -> std::result::Result<(T, Written), Failure> {
+    let begun = Box::new(|file: &Path| unfinished::begin(file));
+    let volumes = Arc::new(Mutex::new(VolumeWriter::new(file, limit, parity, begun)?));
+    let handle = Box::new(Shared(Arc::clone(&volumes)));
+    let report = write(Box::new(BufWriter::with_capacity(BUFFER, handle)))?;
+    let volumes = Arc::into_inner(volumes).and_then(|volumes| volumes.into_inner().ok());
+    let volumes = volumes.ok_or_else(|| Failure::new("the bundle was not written to its end"))?;
+    let written = volumes.finish()?;
+    unfinished::finished();
+    Ok((report, Written::Volumes(written)))
+}
+
+/// Volumes that are finished when their writer has let go of them.
+struct Shared(Arc<Mutex<VolumeWriter>>);
+
+impl Write for Shared {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).flush()
+    }
 }
 
 fn failed(path: &Path) -> impl FnOnce(io::Error) -> Failure {

@@ -6,25 +6,25 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-/// The file being written.
-static UNFINISHED: Mutex<Option<PathBuf>> = Mutex::new(None);
+/// The files being written.
+static UNFINISHED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
 /// Exit code of an interrupted program, as shells have it for the interrupt from the keyboard.
 const INTERRUPTED: i32 = 130;
 
 /// Removes `file` if the program is interrupted before [`finished`].
 pub(crate) fn begin(file: &Path) {
-    *UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner) = Some(file.to_owned());
+    UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner).push(file.to_owned());
     // A handler that cannot be set leaves things as they are: the file is kept.
     let _ = ctrlc::set_handler(|| {
-        if let Some(file) = &*UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner) {
+        for file in &*UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner) {
             let _ = std::fs::remove_file(file);
         }
         std::process::exit(INTERRUPTED);
     });
 }
 
-/// The file has become what it was to be.
+/// All files have become what they were to be.
 pub(crate) fn finished() {
-    *UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner).clear();
 }

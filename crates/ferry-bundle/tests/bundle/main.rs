@@ -33,3 +33,4 @@ mod signatures;
 mod structure;
 mod thin;
 mod version_0;
+mod volumes;

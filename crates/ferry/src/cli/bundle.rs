@@ -19,20 +19,29 @@ pub(crate) struct Trust {
     pub(crate) trusted_public_key: Vec<String>,
 }
 
+/// Which keys have to have signed a bundle.
+#[derive(Args)]
+pub(crate) struct BundleKeys {
+    /// Fail, before anything else is done, unless the bundle itself is signed by this public key,
+    /// or by another one that is given so: `NAME:BASE64`, or a file with such keys. It does not
+    /// concern the signatures of the paths in it
+    #[arg(long, value_name = "KEY")]
+    pub(crate) require_bundle_key: Vec<String>,
+}
+
 #[derive(Args)]
 pub(crate) struct Verify {
-    /// The bundle; `-` is standard input
-    #[arg(value_hint = ValueHint::FilePath)]
-    pub(crate) file: PathBuf,
+    /// The bundle, or any volumes of it: those beside them are found; `-` is standard input
+    #[arg(required = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) files: Vec<PathBuf>,
     #[command(flatten)]
     pub(crate) trust: Trust,
     /// Make sure that this store has what the bundle leaves to it, too: `auto`, `local`, `daemon`,
     /// `unix://SOCKET`, `exec:COMMAND`, or the root directory of a chroot store
     #[arg(long, value_name = "STORE")]
     pub(crate) against: Option<String>,
-    /// Fail unless one of the trusted keys has signed the bundle
-    #[arg(long)]
-    pub(crate) require_signature: bool,
+    #[command(flatten)]
+    pub(crate) keys: BundleKeys,
 }
 
 #[derive(Args)]
@@ -55,19 +64,26 @@ pub(crate) struct Ls {
 
 #[derive(Args)]
 pub(crate) struct Info {
-    /// The bundle; `-` is standard input
-    #[arg(value_hint = ValueHint::FilePath)]
-    pub(crate) file: PathBuf,
+    /// The bundle, or any volumes of it: those beside them are found; `-` is standard input
+    #[arg(required = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) files: Vec<PathBuf>,
     /// The store that has what the bundle was packed against, for one packed with --base
     #[arg(long, value_name = "STORE")]
     pub(crate) against: Option<String>,
 }
 
 #[derive(Args)]
+pub(crate) struct Repair {
+    /// Any volumes of the bundle: those beside them are found
+    #[arg(required = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) files: Vec<PathBuf>,
+}
+
+#[derive(Args)]
 pub(crate) struct Load {
-    /// The bundle; `-` is standard input
-    #[arg(value_hint = ValueHint::FilePath)]
-    pub(crate) file: PathBuf,
+    /// The bundle, or any volumes of it: those beside them are found; `-` is standard input
+    #[arg(required = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) files: Vec<PathBuf>,
     /// The store to add to: `auto`, `local`, `daemon`, `unix://SOCKET`, `exec:COMMAND`, or the
     /// root directory of a chroot store, which is made where there is none
     #[arg(long, env = "NIX_REMOTE", default_value = "auto", value_name = "STORE")]
@@ -77,9 +93,8 @@ pub(crate) struct Load {
     pub(crate) no_check_sigs: bool,
     #[command(flatten)]
     pub(crate) trust: Trust,
-    /// Fail unless one of the trusted keys has signed the bundle
-    #[arg(long)]
-    pub(crate) require_signature: bool,
+    #[command(flatten)]
+    pub(crate) keys: BundleKeys,
     /// Name of the garbage collector root that keeps what is loaded (default: the name of the
     /// first thing packed)
     #[arg(long, value_name = "NAME", conflicts_with = "no_root")]

@@ -2,6 +2,7 @@
 
 mod bundle;
 mod graph;
+mod inventory;
 mod pack;
 
 use std::path::PathBuf;
@@ -9,8 +10,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueHint};
 use tracing_subscriber::EnvFilter;
 
-pub(crate) use self::bundle::{Info, Load, Ls, Trust, Verify};
+pub(crate) use self::bundle::{BundleKeys, Info, Load, Ls, Repair, Trust, Verify};
 pub(crate) use self::graph::{Deps, Query, Size, SizeKind, Sources, Why};
+pub(crate) use self::inventory::Inventory;
 pub(crate) use self::pack::Pack;
 
 /// Carries Nix software across a gap in the network.
@@ -74,9 +76,14 @@ pub(crate) enum Command {
     Ls(Ls),
     /// Tell what a bundle holds and who signed it
     Info(Info),
+    /// Write volumes of a bundle again that are missing or damaged
+    Repair(Repair),
     /// Add what is in a bundle to a Nix store
     #[command(after_help = bundle::EXAMPLES)]
     Load(Load),
+    /// Write down what a store has, in a small file, for the other side to know
+    #[command(after_help = inventory::EXAMPLES)]
+    Inventory(Inventory),
     /// Print a completion script for a shell
     #[command(hide = true)]
     Completions {

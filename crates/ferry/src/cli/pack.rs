@@ -14,6 +14,8 @@ Examples:
     ferry pack /run/current-system --set runtime --have island.txt -o update.ferry
   Only what is different from what it has:
     ferry pack nixpkgs#hello --base first.ferry -o update.ferry
+  Onto disks with FAT32, so that any one of them can be lost:
+    ferry pack /run/current-system --set runtime --volume-size 4G --parity 1 -o system.ferry
   Through a pipe:
     ferry pack ./result --set runtime -o - | ssh island ferry load -";
 
@@ -26,6 +28,13 @@ pub(crate) struct Pack {
     /// The bundle to write; `-` is standard output
     #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) output: PathBuf,
+    /// Write volumes smaller than this, `NAME.001.ferry` and so on, instead of one file: bytes, or
+    /// K, M, G, T (powers of 1024; 4G fits FAT32)
+    #[arg(long, value_name = "SIZE", value_parser = volume_size)]
+    pub(crate) volume_size: Option<u64>,
+    /// Add this many volumes of parity: as many volumes, whichever, can be lost or damaged
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "volume_size")]
+    pub(crate) parity: u32,
     /// What of it to take: a named set (`recipe`, to build it; `runtime`, to run it; `rebuild`,
     /// `sources`, `sources+fragments`, `build`, `total`: see `ferry query --sets`), or any query,
     /// in which `x` is what is packed
@@ -66,6 +75,22 @@ pub(crate) struct Pack {
     /// root directory of a chroot store
     #[arg(long, env = "NIX_REMOTE", default_value = "auto", value_name = "STORE")]
     pub(crate) store: String,
+}
+
+/// A size as disks and tar have it: `700M`, `4G`, `4GiB`, `4GB`.
+fn volume_size(text: &str) -> Result<u64, String> {
+    let end = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
+    let (digits, unit) = text.split_at(end);
+    let factor = match unit.to_ascii_uppercase().as_str() {
+        "" | "B" => Some(0),
+        "K" | "KB" | "KIB" => Some(10),
+        "M" | "MB" | "MIB" => Some(20),
+        "G" | "GB" | "GIB" => Some(30),
+        "T" | "TB" | "TIB" => Some(40),
+        _ => None,
+    };
+    let size = |power| digits.parse::<u64>().ok()?.checked_mul(1_u64 << power);
+    factor.and_then(size).ok_or_else(|| "a number of bytes, or one with K, M, G or T".to_owned())
 }
 
 /// How hard to compress.

@@ -1,5 +1,6 @@
 //! `ferry info`: what a bundle says about itself.
 
+use ferry_bundle::Volumes;
 use ferry_store::Store as _;
 use serde_json::json;
 
@@ -7,10 +8,13 @@ use crate::cli::Info;
 use crate::context::{Context, open_bundle};
 use crate::failure::Failure;
 use crate::output;
+use crate::volumes;
 
 pub(crate) fn run(context: &Context, options: &Info) -> Result<(), Failure> {
     let against = context.open_against(options.against.as_ref())?;
-    let bundle = open_bundle(&options.file, against.as_ref())?;
+    let bundle = open_bundle(&options.files, against.as_ref())?;
+    let volumes = bundle.volumes().map(Volumes::list);
+    let named = volumes::named(&bundle, &options.files);
     let manifest = bundle.manifest();
     let store_dir = bundle.store_dir();
     let roots: Vec<String> =
@@ -18,12 +22,16 @@ pub(crate) fn run(context: &Context, options: &Info) -> Result<(), Failure> {
     let signed_by: Vec<&str> =
         bundle.signatures().iter().map(|signature| signature.key_name.as_str()).collect();
     let derivations = bundle.path_infos().iter().filter(|info| info.path.is_derivation()).count();
-    let file_size = std::fs::metadata(&options.file).map(|metadata| metadata.len()).ok();
+    let file_size = match bundle.volumes() {
+        Some(volumes) => Some(volumes.bundle_size()),
+        None => std::fs::metadata(&named).map(|metadata| metadata.len()).ok(),
+    };
     let prerequisites: Vec<String> =
         bundle.prerequisites().iter().map(|one| store_dir.render_path(&one.path)).collect();
     if context.json {
         return output::json(json!({
-            "bundle": options.file,
+            "bundle": named,
+            "volumes": volumes.as_deref().map(volumes::json),
             "bundleSize": file_size,
             "formatVersion": bundle.format_version(),
             "storeDir": manifest.store_dir,
@@ -52,5 +60,7 @@ pub(crate) fn run(context: &Context, options: &Info) -> Result<(), Failure> {
     lines.push(format!("head digest:     {}", bundle.head_digest()));
     let signers = if signed_by.is_empty() { "nobody".to_owned() } else { signed_by.join(", ") };
     lines.push(format!("signed by:       {signers}"));
+    let volumes = volumes.iter().flatten();
+    lines.extend(volumes.map(|volume| format!("{:<17}{}", "volume:", volumes::line(volume))));
     output::line(lines.join("\n").as_bytes())
 }

@@ -17,7 +17,7 @@ use serde_json::json;
 use crate::base::read_content_from;
 use crate::cli::Load;
 use crate::commands::prerequisites;
-use crate::context::{Context, open_bundle};
+use crate::context::{Context, open_bundle, require_bundle_key};
 use crate::failure::Failure;
 use crate::{evaluate, output};
 
@@ -30,13 +30,11 @@ pub(crate) fn run(context: &Context, options: &Load) -> Result<(), Failure> {
     let keys = &options.trust.trusted_public_key;
     let store =
         context.open_store(&options.to, Purpose::Write, trust, options.no_check_sigs, keys)?;
-    let mut bundle = open_bundle(&options.file, Some(&store))?;
-    if options.require_signature {
-        bundle.require_signature(&context.trust(&options.trust)?.trusted_public_keys)?;
-    }
+    let mut bundle = open_bundle(&options.files, Some(&store))?;
+    require_bundle_key(&bundle, &options.keys)?;
 
     require_same_directory(&bundle, store.destination())?;
-    prerequisites::require(context, &options.file, &bundle, store.destination())?;
+    prerequisites::require(context, &bundle, store.destination())?;
     read_content_from(&mut bundle, &store)?;
     // Before anything is loaded: afterwards would leave a moment in which it can be collected. A
     // root to a path that is not valid yet does no harm.
@@ -49,6 +47,7 @@ pub(crate) fn run(context: &Context, options: &Load) -> Result<(), Failure> {
         bundle.path_infos().iter().map(|info| (info.path.clone(), info.clone())).collect();
     let report = copy(&bundle, store.destination(), offered, &[], &*context.bars)
         .inspect_err(|_| kept.unmake())?;
+    context.tell_recovered(&bundle);
 
     tell(context, options, &bundle, &store, &kept.links, &report)
 }

@@ -12,7 +12,7 @@ use crate::output;
 
 pub(crate) fn run(context: &Context, options: &Ls) -> Result<(), Failure> {
     let against = context.open_against(options.against.as_ref())?;
-    let bundle = open_bundle(&options.file, against.as_ref())?;
+    let bundle = open_bundle(std::slice::from_ref(&options.file), against.as_ref())?;
     match &options.path {
         None => list_paths(context, options, &bundle),
         Some(path) => list_files(context, options, &bundle, path),

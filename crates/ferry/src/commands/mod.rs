@@ -2,11 +2,13 @@
 
 mod deps;
 mod info;
+mod inventory;
 mod load;
 mod ls;
 mod pack;
 mod prerequisites;
 mod query;
+mod repair;
 mod size;
 mod verify;
 mod why;
@@ -29,7 +31,9 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Verify(options) => verify::run(&context, &options),
         Command::Ls(options) => ls::run(&context, &options),
         Command::Info(options) => info::run(&context, &options),
+        Command::Repair(options) => repair::run(&context, &options),
         Command::Load(options) => load::run(&context, &options),
+        Command::Inventory(options) => inventory::run(&context, &options),
         Command::Completions { shell } => {
             let mut command = Arguments::command();
             let mut script = Vec::new();

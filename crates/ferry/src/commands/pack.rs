@@ -19,11 +19,16 @@ use crate::have;
 use crate::installables::Installables;
 use crate::output;
 use crate::queries::Queries;
-use crate::sink::Sink;
+use crate::sink::{Sink, Written};
 use crate::sources::add_traces;
+use crate::volumes;
 
 pub(crate) fn run(context: &Context, options: &Pack) -> Result<(), Failure> {
-    let sink = Sink::new(&options.output)?;
+    let sink = Sink::new(&options.output, "a bundle")?;
+    let sink = match options.volume_size {
+        Some(size) => sink.in_volumes(size, options.parity)?,
+        None => sink,
+    };
     if context.json && matches!(sink, Sink::StandardOutput) {
         return Err(Failure::usage("--json needs standard output, which the bundle goes to"));
     }
@@ -59,7 +64,7 @@ pub(crate) fn run(context: &Context, options: &Pack) -> Result<(), Failure> {
     };
 
     let Selection { roots, infos } = selection;
-    let mut there = have::there(context, &options.have, store.store_dir(), &paths)?;
+    let mut there = have::there(context, &options.have, store.store_dir(), &infos)?;
     let base = match &options.base {
         None => None,
         Some(place) => {
@@ -88,7 +93,7 @@ pub(crate) fn run(context: &Context, options: &Pack) -> Result<(), Failure> {
         prerequisites,
         base: base.and_then(|base| base.derivations),
     };
-    let (report, size) = sink.write(|sink| {
+    let (report, written) = sink.write(|sink| {
         let name = options.output.display().to_string();
         let mut bundle = BundleWriter::new(sink, name, store.store_dir().clone(), pack_options)
             .temporary_files_in(temporary_directory());
@@ -97,7 +102,8 @@ pub(crate) fn run(context: &Context, options: &Pack) -> Result<(), Failure> {
         }
         copy(store, &bundle, carried, &keys, &*context.bars)
     })?;
-    summarise(context, options, &report, size);
+    let size = written.size();
+    summarise(context, options, &report, &written);
     let places: Vec<&str> = options.have.iter().chain(&options.base).map(String::as_str).collect();
     if !places.is_empty() {
         context.talk.say(format!(
@@ -117,6 +123,7 @@ pub(crate) fn run(context: &Context, options: &Pack) -> Result<(), Failure> {
             "prerequisites": needed,
             "bundle": options.output,
             "bundleSize": size,
+            "volumes": written.volumes(),
             "set": options.set,
             "roots": roots.iter().map(|root| store.store_dir().render_path(root)).collect::<Vec<_>>(),
             "paths": report.added,
@@ -144,12 +151,13 @@ fn selected(
     Ok(selection::select(store, &mut queries.explorer, &set, named, also)?)
 }
 
-fn summarise(context: &Context, options: &Pack, report: &CopyReport, size: Option<u64>) {
-    let target = match options.output.to_str() {
-        Some("-") => "standard output".to_owned(),
+fn summarise(context: &Context, options: &Pack, report: &CopyReport, written: &Written) {
+    let target = match (written, options.output.to_str()) {
+        (Written::Volumes(report), _) => volumes::told(report),
+        (_, Some("-")) => "standard output".to_owned(),
         _ => options.output.display().to_string(),
     };
-    let size = size.map(|size| format!(" ({})", output::size(size))).unwrap_or_default();
+    let size = written.size().map(|size| format!(" ({})", output::size(size))).unwrap_or_default();
     context.talk.say(format!(
         "packed {}, {} of NARs, into {target}{size}",
         output::paths(report.added as u64),

@@ -1,7 +1,5 @@
 //! What a thin bundle leaves to the store that receives it.
 
-use std::path::Path;
-
 use ferry_bundle::Bundle;
 use ferry_store::{Destination, Store as _};
 use serde_json::json;
@@ -13,7 +11,6 @@ use crate::output;
 /// Makes sure that a store has everything that a bundle leaves to it, and names what it lacks.
 pub(super) fn require(
     context: &Context,
-    file: &Path,
     bundle: &Bundle,
     destination: &dyn Destination,
 ) -> Result<(), Failure> {
@@ -24,7 +21,7 @@ pub(super) fn require(
     let missing: Vec<String> =
         missing.iter().map(|path| bundle.store_dir().render_path(path)).collect();
     if context.json {
-        output::json(json!({ "bundle": file, "missingPrerequisites": missing }))?;
+        output::json(json!({ "bundle": bundle.name(), "missingPrerequisites": missing }))?;
     }
     let failure = Failure::new(format!(
         "{} was packed for a store that has {} more than {} has:",

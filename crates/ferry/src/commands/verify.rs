@@ -8,23 +8,23 @@ use serde_json::json;
 use crate::base::read_content_from;
 use crate::cli::Verify;
 use crate::commands::prerequisites;
-use crate::context::{Context, open_bundle};
+use crate::context::{Context, open_bundle, require_bundle_key};
 use crate::failure::Failure;
 use crate::output;
+use crate::volumes;
 
 pub(crate) fn run(context: &Context, options: &Verify) -> Result<(), Failure> {
     let trust = context.trust(&options.trust)?;
     let against = context.open_against(options.against.as_ref())?;
-    let mut bundle = open_bundle(&options.file, against.as_ref())?;
-    if options.require_signature {
-        bundle.require_signature(&trust.trusted_public_keys)?;
-    }
+    let volumes = volumes::checked(context, &options.files)?;
+    let mut bundle = open_bundle(&options.files, against.as_ref())?;
+    require_bundle_key(&bundle, &options.keys)?;
     let report = match &against {
         None => verify(&bundle, &trust, &*context.bars)?,
         Some(store) => {
             let destination = store.destination();
             require_same_directory(&bundle, destination)?;
-            prerequisites::require(context, &options.file, &bundle, destination)?;
+            prerequisites::require(context, &bundle, destination)?;
             read_content_from(&mut bundle, store)?;
             verify_against(&bundle, destination, &trust, &*context.bars)?
         }
@@ -33,7 +33,8 @@ pub(crate) fn run(context: &Context, options: &Verify) -> Result<(), Failure> {
     let store_dir = bundle.store_dir();
     if context.json {
         return output::json(json!({
-            "bundle": options.file,
+            "bundle": volumes::named(&bundle, &options.files),
+            "volumes": volumes.as_deref().map(volumes::json),
             "valid": true,
             "paths": report.copied.added,
             "narSize": report.copied.nar_size,

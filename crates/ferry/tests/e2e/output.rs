@@ -336,14 +336,15 @@ fn exit_codes_tell_a_failure_from_a_wrong_request() {
     machine.write("/tmp/other.ferry", "not one at all");
     let below = format!("{file}/below");
     let absent = "00000000000000000000000000000000-absent";
-    let cases: [(i32, &[&str]); 25] = [
+    const KEY: &str = "a-1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+    let cases: [(i32, &[&str]); 30] = [
         (0, &["--help"]),
         (0, &["--version"]),
         (0, &["pack", "--help"]),
         (0, &["verify", BUNDLE]),
         (1, &["verify", "/tmp/absent.ferry"]),
         (1, &["verify", "/tmp/other.ferry"]),
-        (1, &["verify", BUNDLE, "--require-signature"]),
+        (1, &["verify", BUNDLE, "--require-bundle-key", KEY]),
         (1, &["info", "/tmp/other.ferry"]),
         (1, &["ls", BUNDLE, absent]),
         (1, &["ls", BUNDLE, &below]),
@@ -351,7 +352,12 @@ fn exit_codes_tell_a_failure_from_a_wrong_request() {
         (1, &["pack", absent, "-o", "/tmp/x"]),
         (1, &["pack", &file, "--set", "runtime", "-o", "/no/such/directory/x"]),
         (1, &["pack", &file, "--set", "runtime", "-o", "/tmp/x", "--sign-key", "/no/key"]),
+        (1, &["repair", "/tmp/absent.001.ferry"]),
         (2, &[]),
+        (2, &["repair", BUNDLE]),
+        (2, &["verify", BUNDLE, "--require-bundle-key", "/no/key"]),
+        (2, &["pack", &file, "-o", "/tmp/x", "--parity", "1"]),
+        (2, &["pack", &file, "-o", "-", "--volume-size", "4G"]),
         (2, &["carry"]),
         (2, &["pack", &file]),
         (2, &["pack", &file, "-o", "/tmp/x", "--set", "everything"]),

@@ -101,6 +101,9 @@ fn signatures_that_nix_made_travel_with_their_paths() {
         pack_runtime(&sender.machine, &sender.top, BUNDLE).ok();
         let conf = format!("trusted-public-keys = {}", key.public);
         let receiver = receiver(&world, &sender, &[&conf]);
+        // They are of the paths, and not of the bundle.
+        let required = ["load", BUNDLE, "--require-bundle-key", &key.public];
+        assert_eq!(ferry(&receiver, required).fails().code(), 1);
         ferry(&receiver, ["load", BUNDLE]).ok();
         assert_eq!(signatures(&receiver, &sender), signatures(&sender.machine, &sender));
     }
@@ -170,8 +173,7 @@ fn a_bundle_as_a_whole_can_be_required_to_be_signed() {
     let to = ["--to", "/data/island"];
     for command in [vec!["verify"], ["load"].into_iter().chain(to).collect()] {
         let run = |bundle: &str, key: &str| {
-            let run = ferry(machine, &command).args([bundle, "--require-signature"]);
-            run.args(["--trusted-public-key", key]).run()
+            ferry(machine, &command).args([bundle, "--require-bundle-key", key]).run()
         };
         for (bundle, key, signed_by) in
             [("/tmp/unsigned.ferry", &key.public, "nobody"), (BUNDLE, &other, "harbour-1")]
@@ -181,7 +183,15 @@ fn a_bundle_as_a_whole_can_be_required_to_be_signed() {
             assert!(refused.stderr.contains(signed_by), "{command:?}: {}", refused.stderr);
             assert!(!machine.path("/data/island").exists(), "{command:?} has written something");
         }
-        let accepted = run(BUNDLE, &key.public);
-        assert_eq!(accepted.code(), 0, "{command:?}: {}", accepted.stderr);
+        // A key that is trusted is not thereby one that has to have signed the bundle.
+        let trusted = ["--trusted-public-key", &key.public, "--require-bundle-key", &other];
+        assert_eq!(ferry(machine, &command).arg(BUNDLE).args(trusted).run().code(), 1);
+        let in_file = format!("{}.pub", key.secret);
+        for key in [&key.public, &in_file] {
+            let accepted = run(BUNDLE, key);
+            assert_eq!(accepted.code(), 0, "{command:?}: {}", accepted.stderr);
+        }
+        let either = ["--require-bundle-key", &other, "--require-bundle-key", &in_file];
+        ferry(machine, &command).arg(BUNDLE).args(either).ok();
     }
 }

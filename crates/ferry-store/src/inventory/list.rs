@@ -1,4 +1,4 @@
-//! Inventories: what a store has, as a list of store paths, a line each.
+//! Inventories as people and other programs write them: a list of store paths, a line each.
 //!
 //! `nix-store --query --requisites`, `nix path-info --all` and `ferry query` print such lists, and
 //! so does `find /nix/store -maxdepth 1`. Empty lines and what follows a `#` at the beginning of a
@@ -14,11 +14,11 @@ use crate::{Error, Result};
 const LONGEST_LINE: u64 = 4096;
 
 /// Reads an inventory of paths below `store_dir`; `name` is what to call it in a message.
-///
-/// # Errors
-/// [`Error::BadInventory`] with the number of a line that is not a store path, and when it cannot
-/// be read.
-pub fn read(name: &str, mut input: impl BufRead, store_dir: &StoreDir) -> Result<Vec<StorePath>> {
+pub(super) fn read(
+    name: &str,
+    mut input: impl BufRead,
+    store_dir: &StoreDir,
+) -> Result<Vec<StorePath>> {
     let mut paths = Vec::new();
     let mut line = Vec::new();
     for number in 1_usize.. {

@@ -7,6 +7,9 @@ use crate::derivations::mentions::Reader;
 use crate::derivations::model::{Kind, Tables, Target, Template, column, column_of};
 use crate::derivations::tokens::{END, check, is_text};
 
+/// Inputs that no string mentions, and the places of mentions that are no inputs.
+type Inputs = (Box<[Target]>, Box<[u32]>);
+
 /// The streams of numbers that are read side by side.
 pub(super) struct Columns<'a> {
     pub(super) shapes: Take<'a>,
@@ -157,7 +160,7 @@ impl<'a> Columns<'a> {
         &mut self,
         current: u32,
         reader: &mut Reader,
-    ) -> Result<(Box<[Target]>, Box<[u32]>), Malformed> {
+    ) -> Result<Inputs, Malformed> {
         let mut extra = Vec::new();
         for _ in 0..self.differences.number()? {
             extra.push(reader.take(current, &mut self.differences)?);

@@ -77,10 +77,9 @@ pub(crate) fn put_section(out: &mut Vec<u8>, name: [u8; 4], contents: &[u8]) {
 pub(crate) fn encode(
     manifest: &Manifest,
     store_dir: &StoreDir,
-    prerequisites: &[Prerequisite],
+    (prerequisites, replaced): (&[Prerequisite], &Replaced),
     infos: &[PathInfo],
     (derivations, coded): (&[u8], &[usize]),
-    replaced: &Replaced,
     level: i32,
     keys: &[SecretKey],
 ) -> Result<Vec<u8>> {

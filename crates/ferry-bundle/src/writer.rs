@@ -195,10 +195,9 @@ impl<W: Write + Send + 'static> PartsWriter<'_, W> {
             let head = head::encode(
                 &self.manifest,
                 store_dir,
-                prerequisites,
+                (prerequisites, &replaced),
                 self.infos,
                 derivations,
-                &replaced,
                 *level,
                 sign_with,
             )?;

@@ -84,7 +84,7 @@ impl Copy {
             self.left = self.left.saturating_sub(piece.len() as u64);
             to.write_all(&piece)?;
             to.write_all(self.store_path(number).as_bytes())?;
-            if self.files % CHANGED == 0 && self.version > 0 {
+            if self.files.is_multiple_of(CHANGED) && self.version > 0 {
                 Noise::new(number).write(&mut to, number % 24)?;
             }
             piece.clear();

@@ -2,7 +2,7 @@
 //! ones wherever it stands.
 
 /// How many bytes decide a fingerprint.
-const WINDOW: usize = 32;
+const WINDOW: u32 = 32;
 
 /// One random number for each byte (a SplitMix64 sequence).
 const GEAR: [u64; 256] = {
@@ -40,7 +40,7 @@ pub(crate) fn samples(content: &[u8], bits: u32) -> Vec<Sample> {
         // Two bits a byte: what is older than 32 bytes has left at the top.
         let gear = GEAR.get(usize::from(*byte)).copied().unwrap_or_default();
         rolling = (rolling << 2).wrapping_add(gear);
-        if rolling >> shift == 0 && rolling != last && position >= WINDOW as u32 - 1 {
+        if rolling >> shift == 0 && rolling != last && position >= WINDOW - 1 {
             last = rolling;
             found.push(Sample { fingerprint: rolling, position });
         }
@@ -68,7 +68,7 @@ mod tests {
         let here: Vec<u64> = samples(&content, 6).iter().map(|one| one.fingerprint).collect();
         let there: Vec<u64> = samples(&moved, 6)
             .iter()
-            .filter(|one| one.position as usize >= 777 + WINDOW - 1)
+            .filter(|one| one.position as usize >= 777 + WINDOW as usize - 1)
             .map(|one| one.fingerprint)
             .collect();
         assert_eq!(here, there);

@@ -53,11 +53,14 @@ pub(crate) struct Writing {
     pub(crate) directory: PathBuf,
 }
 
+/// Takes numbered blocks, and gives the contents of their sections.
+type Blocks = Input<(u64, Vec<u8>), Result<Vec<u8>>>;
+
 /// Takes in the payload.
 pub(crate) struct PayloadWriter {
     block: Vec<u8>,
     number: u64,
-    blocks: Option<Input<(u64, Vec<u8>), Result<Vec<u8>>>>,
+    blocks: Option<Blocks>,
     output: Option<JoinHandle<Result<()>>>,
     /// Set once everything is in. A bundle that was given up must not get an end: what stands on
     /// a stream cannot be taken back, and has to show that it is not whole.

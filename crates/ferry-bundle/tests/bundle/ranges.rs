@@ -89,12 +89,12 @@ impl Update {
         Against {
             bases: vec![(self.old.info.clone(), self.new.path().clone())],
             renames: vec![self.libraries.clone()],
-            nars: there(&[self.old.clone()]),
+            nars: there(std::slice::from_ref(&self.old)),
         }
     }
 
     fn packed(&self) -> Vec<u8> {
-        packed_against(&[self.new.clone()], Some(self.against()), 9)
+        packed_against(std::slice::from_ref(&self.new), Some(self.against()), 9)
     }
 
     fn verify(&self, bundle: &[u8], there: &Object) -> Result<VerifyReport> {
@@ -129,7 +129,8 @@ fn packed_against(objects: &[Object], against: Option<Against>, level: i32) -> V
 fn an_update_takes_no_more_than_what_is_new_in_it() {
     let update = Update::of(600_000);
     for level in [1, 9, 19] {
-        let bundle = packed_against(&[update.new.clone()], Some(update.against()), level);
+        let bundle =
+            packed_against(std::slice::from_ref(&update.new), Some(update.against()), level);
         // The head alone takes 600: 600 store paths in it were rewritten.
         assert!(bundle.len() < 1300, "{} bytes at level {level}", bundle.len());
         assert_eq!(update.verify(&bundle, &update.old).unwrap().copied.added, 1);

@@ -150,6 +150,9 @@ impl Parts {
     }
 
     fn read(&self, offset: u64, mut buffer: &mut [u8]) -> io::Result<()> {
+        if offset > self.size {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
         let mut position = offset;
         let first = self.parts.partition_point(|part| part.start <= offset).saturating_sub(1);
         let ends = self.parts.iter().skip(1).map(|part| part.start).chain([self.size]);

@@ -12,6 +12,7 @@ pub mod closure;
 pub mod copy;
 pub mod daemon;
 mod error;
+pub mod export;
 pub mod facts;
 pub mod http;
 pub mod installable;

@@ -10,6 +10,7 @@ mod bars;
 mod cli;
 mod commands;
 mod context;
+mod conversion;
 mod evaluate;
 mod failure;
 mod installables;

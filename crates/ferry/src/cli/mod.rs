@@ -1,6 +1,7 @@
 //! The command line's words. Help, man pages and completions all come from here.
 
 mod bundle;
+mod convert;
 mod graph;
 mod pack;
 
@@ -10,6 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueHint};
 use tracing_subscriber::EnvFilter;
 
 pub(crate) use self::bundle::{Info, Load, Ls, Trust, Verify};
+pub(crate) use self::convert::{Convert, Format};
 pub(crate) use self::graph::{Deps, Query, Size, SizeKind, Sources, Why};
 pub(crate) use self::pack::Pack;
 
@@ -77,6 +79,9 @@ pub(crate) enum Command {
     /// Add what is in a bundle to a Nix store
     #[command(after_help = bundle::EXAMPLES)]
     Load(Load),
+    /// Make a bundle out of what others write, or what others read out of a bundle
+    #[command(after_help = convert::EXAMPLES)]
+    Convert(Convert),
     /// Print a completion script for a shell
     #[command(hide = true)]
     Completions {

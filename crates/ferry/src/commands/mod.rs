@@ -1,5 +1,6 @@
 //! A module a command.
 
+mod convert;
 mod deps;
 mod info;
 mod load;
@@ -29,6 +30,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Ls(options) => ls::run(&context, &options),
         Command::Info(options) => info::run(&context, &options),
         Command::Load(options) => load::run(&context, &options),
+        Command::Convert(options) => convert::run(&context, &options),
         Command::Completions { shell } => {
             let mut command = Arguments::command();
             let mut script = Vec::new();

@@ -2,6 +2,7 @@
 
 mod bundle;
 mod convert;
+mod drv;
 mod graph;
 mod pack;
 
@@ -12,6 +13,7 @@ use tracing_subscriber::EnvFilter;
 
 pub(crate) use self::bundle::{Info, Load, Ls, Trust, Verify};
 pub(crate) use self::convert::{Convert, Format};
+pub(crate) use self::drv::{Drv, DrvAdd, DrvShow};
 pub(crate) use self::graph::{Deps, Query, Size, SizeKind, Sources, Why};
 pub(crate) use self::pack::Pack;
 
@@ -82,6 +84,9 @@ pub(crate) enum Command {
     /// Make a bundle out of what others write, or what others read out of a bundle
     #[command(after_help = convert::EXAMPLES)]
     Convert(Convert),
+    /// Derivations as JSON
+    #[command(subcommand, after_help = drv::EXAMPLES)]
+    Drv(Drv),
     /// Print a completion script for a shell
     #[command(hide = true)]
     Completions {

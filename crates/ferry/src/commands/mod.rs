@@ -2,6 +2,7 @@
 
 mod convert;
 mod deps;
+mod drv;
 mod info;
 mod load;
 mod ls;
@@ -31,6 +32,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Info(options) => info::run(&context, &options),
         Command::Load(options) => load::run(&context, &options),
         Command::Convert(options) => convert::run(&context, &options),
+        Command::Drv(command) => drv::run(&context, &command),
         Command::Completions { shell } => {
             let mut command = Arguments::command();
             let mut script = Vec::new();

@@ -48,7 +48,7 @@ fn a_program_that_nix_exported_loads_with_its_derivers() {
         ferry(&island, ["load", "x.ferry"]).fails();
         ferry(&island, ["load", "x.ferry", "--trusted-public-key", &key.public]).succeed();
         assert_eq!(closure(&island, &built.top), closure(&built.machine, &built.top));
-        assert_eq!(query(&island, &["--deriver", &built.top]), [built.derivation.clone()]);
+        assert_eq!(query(&island, &["--deriver", &built.top]), [built.derivation.as_str()]);
         assert_store_is_whole(&island);
     });
 }

@@ -135,6 +135,15 @@ fn most_plain(packed: u64) -> u64 {
 
 /// Reads and checks the head; the input then stands at the first block.
 pub(crate) fn read<R: Read>(input: &mut Input<R>) -> Result<Head> {
+    read_if(input, true).map(|(head, _)| head)
+}
+
+/// Reads a head as far as it has the form of one, and says whether it is whole.
+pub(crate) fn read_even_damaged<R: Read>(input: &mut Input<R>) -> Result<(Head, bool)> {
+    read_if(input, false)
+}
+
+fn read_if<R: Read>(input: &mut Input<R>, only_whole: bool) -> Result<(Head, bool)> {
     let magic: [u8; 8] = input.array("its first bytes")?;
     if magic != MAGIC {
         let reason = match magic.as_slice() {
@@ -169,7 +178,8 @@ pub(crate) fn read<R: Read>(input: &mut Input<R>) -> Result<Head> {
         input.damaged(start + malformed.position as u64, malformed.reason)
     };
     let stated: [u8; 32] = take.array().map_err(|error| at(signatures_at, error))?;
-    if stated != digest.0 {
+    let whole = stated == digest.0;
+    if only_whole && !whole {
         return Err(input.damaged(
             signatures_at,
             format!("the head has the digest {digest}, and should have {}", HeadDigest(stated)),
@@ -185,8 +195,12 @@ pub(crate) fn read<R: Read>(input: &mut Input<R>) -> Result<Head> {
         Some(derivations) => Contents::read(input, &store_dir, &index, derivations)?,
     };
     let Contents { infos, places, derivations } = contents;
-    check_manifest(&manifest, &infos).map_err(|reason| input.damaged(manifest_at, reason))?;
-    Ok(Head { version, manifest, store_dir, infos, places, derivations, digest, signatures })
+    if whole {
+        check_manifest(&manifest, &infos).map_err(|reason| input.damaged(manifest_at, reason))?;
+    }
+    let head =
+        Head { version, manifest, store_dir, infos, places, derivations, digest, signatures };
+    Ok((head, whole))
 }
 
 /// A section and where it begins.

@@ -27,6 +27,11 @@ impl<R: Read> Input<R> {
         &self.name
     }
 
+    /// Where it stands, in bytes from the beginning.
+    pub(crate) fn offset(&self) -> u64 {
+        self.offset
+    }
+
     pub(crate) fn digest_so_far(&self) -> [u8; 32] {
         self.digest.clone().finalize().into()
     }

@@ -34,7 +34,7 @@ fn main() -> ExitCode {
         .without_time()
         .init();
     match commands::run(arguments) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(failure) => failure.report(),
     }
 }

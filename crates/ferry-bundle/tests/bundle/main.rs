@@ -27,6 +27,7 @@ mod index;
 mod memory;
 mod nars;
 mod real_derivations;
+mod salvage;
 mod signatures;
 mod structure;
 mod version_0;

@@ -5,6 +5,7 @@ mod convert;
 mod drv;
 mod graph;
 mod pack;
+mod salvage;
 
 use std::path::PathBuf;
 
@@ -16,6 +17,7 @@ pub(crate) use self::convert::{Convert, Format};
 pub(crate) use self::drv::{Drv, DrvAdd, DrvShow};
 pub(crate) use self::graph::{Deps, Query, Size, SizeKind, Sources, Why};
 pub(crate) use self::pack::Pack;
+pub(crate) use self::salvage::Salvage;
 
 /// Carries Nix software across a gap in the network.
 ///
@@ -87,6 +89,8 @@ pub(crate) enum Command {
     /// Derivations as JSON
     #[command(subcommand, after_help = drv::EXAMPLES)]
     Drv(Drv),
+    /// Take what is intact out of a damaged bundle, and list what is lost
+    Salvage(Salvage),
     /// Print a completion script for a shell
     #[command(hide = true)]
     Completions {

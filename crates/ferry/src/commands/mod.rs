@@ -8,9 +8,12 @@ mod load;
 mod ls;
 mod pack;
 mod query;
+mod salvage;
 mod size;
 mod verify;
 mod why;
+
+use std::process::ExitCode;
 
 use clap::CommandFactory as _;
 
@@ -19,9 +22,10 @@ use crate::context::Context;
 use crate::failure::Failure;
 use crate::output;
 
-pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
+pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let context = Context::new(&arguments.global)?;
-    match arguments.command {
+    let done = match arguments.command {
+        Command::Salvage(options) => return salvage::run(&context, &options),
         Command::Pack(options) => pack::run(&context, &options),
         Command::Query(options) => query::run(&context, &options),
         Command::Deps(options) => deps::run(&context, &options),
@@ -43,5 +47,6 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
             .map_err(|error| {
                 Failure::new(format!("cannot write into {}: {error}", directory.display()))
             }),
-    }
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }

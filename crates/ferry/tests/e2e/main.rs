@@ -23,6 +23,7 @@ mod installables;
 mod interrupted;
 mod output;
 mod query;
+mod salvage;
 mod seed;
 mod stores;
 mod trust;

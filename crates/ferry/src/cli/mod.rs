@@ -2,6 +2,7 @@
 
 mod bundle;
 mod convert;
+mod diff;
 mod drv;
 mod graph;
 mod pack;
@@ -14,6 +15,7 @@ use tracing_subscriber::EnvFilter;
 
 pub(crate) use self::bundle::{Info, Load, Ls, Trust, Verify};
 pub(crate) use self::convert::{Convert, Format};
+pub(crate) use self::diff::Diff;
 pub(crate) use self::drv::{Drv, DrvAdd, DrvShow};
 pub(crate) use self::graph::{Deps, Query, Size, SizeKind, Sources, Why};
 pub(crate) use self::pack::Pack;
@@ -91,6 +93,9 @@ pub(crate) enum Command {
     Drv(Drv),
     /// Take what is intact out of a damaged bundle, and list what is lost
     Salvage(Salvage),
+    /// Tell what one bundle has and another has not; the exit code is 1 if they differ
+    #[command(after_help = diff::EXAMPLES)]
+    Diff(Diff),
     /// Print a completion script for a shell
     #[command(hide = true)]
     Completions {

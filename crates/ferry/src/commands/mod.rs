@@ -2,6 +2,7 @@
 
 mod convert;
 mod deps;
+mod diff;
 mod drv;
 mod info;
 mod load;
@@ -25,6 +26,7 @@ use crate::output;
 pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let context = Context::new(&arguments.global)?;
     let done = match arguments.command {
+        Command::Diff(options) => return diff::run(&context, &options),
         Command::Salvage(options) => return salvage::run(&context, &options),
         Command::Pack(options) => pack::run(&context, &options),
         Command::Query(options) => query::run(&context, &options),

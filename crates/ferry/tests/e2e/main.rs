@@ -15,6 +15,7 @@ mod convert;
 mod crossing;
 mod daemon;
 mod derivations;
+mod diff;
 mod drv;
 mod experimental;
 mod graph;

@@ -11,6 +11,7 @@ pub mod admission;
 pub mod closure;
 pub mod copy;
 pub mod daemon;
+pub mod derivation_directory;
 pub mod difference;
 mod error;
 pub mod export;

@@ -1,6 +1,6 @@
 //! What is converted from: told apart by its first bytes, opened as a store.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Cursor, Read};
 use std::path::Path;
 
@@ -8,6 +8,7 @@ use ferry_bundle::{Bundle, MAGIC};
 use ferry_formats::{PathInfo, StorePath};
 use ferry_store::Store;
 use ferry_store::closure::unreferenced;
+use ferry_store::derivation_directory::DerivationDirectory;
 use ferry_store::export::{ExportStream, is_export};
 
 use crate::cli::Format;
@@ -18,6 +19,7 @@ use crate::failure::Failure;
 pub(crate) enum Freight {
     Bundle(Box<Bundle>),
     Export(ExportStream),
+    Derivations(DerivationDirectory),
 }
 
 /// Enough of a file to tell what it is.
@@ -35,11 +37,15 @@ impl Freight {
         }
         let format = match format {
             Some(format) => format,
+            None if from.is_dir() => Format::Drvs,
             None => guess(&start_of(from)?, &from.display().to_string())?,
         };
         Ok(match format {
             Format::Bundle => Self::Bundle(Box::new(Bundle::open(from)?)),
             Format::Export => Self::Export(ExportStream::open(from, &context.store_dir()?)?),
+            Format::Drvs => {
+                Self::Derivations(DerivationDirectory::open(from, &context.store_dir()?)?)
+            }
         })
     }
 
@@ -55,6 +61,7 @@ impl Freight {
                 let scratch = std::env::temp_dir();
                 Self::Export(ExportStream::from_stream(stream, name, &store_dir, &scratch)?)
             }
+            Format::Drvs => return Err(Failure::usage("a directory is not on standard input")),
         })
     }
 
@@ -62,6 +69,7 @@ impl Freight {
         match self {
             Self::Bundle(_) => Format::Bundle,
             Self::Export(_) => Format::Export,
+            Self::Derivations(_) => Format::Drvs,
         }
     }
 
@@ -69,6 +77,7 @@ impl Freight {
         match self {
             Self::Bundle(bundle) => bundle.as_ref(),
             Self::Export(stream) => stream,
+            Self::Derivations(directory) => directory,
         }
     }
 
@@ -77,6 +86,7 @@ impl Freight {
         match self {
             Self::Bundle(bundle) => bundle.path_infos(),
             Self::Export(stream) => stream.path_infos(),
+            Self::Derivations(directory) => directory.path_infos(),
         }
     }
 
@@ -109,10 +119,6 @@ impl Freight {
 fn start_of(path: &Path) -> Result<Vec<u8>, Failure> {
     let failed =
         |error: io::Error| Failure::new(format!("cannot read {}: {error}", path.display()));
-    if fs::metadata(path).map_err(failed)?.is_dir() {
-        let message = format!("{} is a directory, of a kind that is not known", path.display());
-        return Err(Failure::usage(message));
-    }
     read_start(File::open(path).map_err(failed)?, &path.display().to_string())
 }
 

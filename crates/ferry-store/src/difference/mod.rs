@@ -168,7 +168,7 @@ mod tests {
     fn one_path_with_two_contents_is_a_conflict() {
         let before = info('0', "a", 1);
         let after = PathInfo { nar_hash: NarHash([1; 32]), ..before.clone() };
-        let found = compare(&[before.clone()], &[after]);
+        let found = compare(std::slice::from_ref(&before), &[after]);
         assert_eq!(found.conflicting, [before.path]);
         assert!(!found.is_empty());
     }

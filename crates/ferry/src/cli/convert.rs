@@ -12,7 +12,9 @@ Examples:
     ferry convert hello.ferry -o hello.export
     nix-store --import <hello.export      # there
   From a machine that has Nix and no ferry:
-    nix-store --export $(nix-store --query --requisites x.drv) | ferry convert - -o x.ferry";
+    nix-store --export $(nix-store --query --requisites x.drv) | ferry convert - -o x.ferry
+  The derivations in a bundle, as files:
+    ferry convert hello.ferry -o drvs/";
 
 /// What there is to convert from and to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -21,6 +23,8 @@ pub(crate) enum Format {
     Bundle,
     /// The stream of `nix-store --export`
     Export,
+    /// A directory with `.drv` files
+    Drvs,
 }
 
 impl Format {
@@ -29,6 +33,7 @@ impl Format {
         match self {
             Self::Bundle => "a bundle",
             Self::Export => "an export stream",
+            Self::Drvs => "a directory of derivations",
         }
     }
 }
@@ -45,7 +50,8 @@ pub(crate) struct Convert {
     #[arg(long = "from", value_name = "FORMAT")]
     pub(crate) from_format: Option<Format>,
     /// What it is to become (default: told from the name: `.ferry` is a bundle, `.export` and
-    /// `.closure` are export streams)
+    /// `.closure` are export streams, and a directory, or a name with a `/` at its end, is one of
+    /// derivations)
     #[arg(long = "to", value_name = "FORMAT")]
     pub(crate) to_format: Option<Format>,
     /// What the bundle says was packed, in place of what nothing else in it refers to

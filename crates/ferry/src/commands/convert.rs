@@ -1,10 +1,11 @@
 //! `ferry convert`: from a bundle to what others read, and back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use ferry_bundle::{BundleWriter, PackOptions};
 use ferry_formats::{PathInfo, StorePath};
+use ferry_store::derivation_directory::write_derivations;
 use ferry_store::export::ExportWriter;
 use ferry_store::{CopyReport, copy};
 use serde_json::{Value, json};
@@ -25,18 +26,21 @@ pub(crate) fn run(context: &Context, options: &Convert) -> Result<(), Failure> {
         let message = format!("{} has no place for --root and --set", to.describe());
         return Err(Failure::usage(message));
     }
-    if to == Format::Export && !options.sign_key.is_empty() {
-        return Err(Failure::usage("an export stream has no place for signatures"));
+    if to != Format::Bundle && !options.sign_key.is_empty() {
+        let message = format!("{} has no place for signatures", to.describe());
+        return Err(Failure::usage(message));
     }
     let freight = Freight::open(context, &options.from, options.from_format)?;
     let roots = match options.root.as_slice() {
         [] => freight.roots(),
         named => named_roots(&freight, named)?,
     };
-    let (report, size) = match to {
-        Format::Bundle => into_bundle(context, options, &freight, roots.clone())?,
-        Format::Export => into_export(context, options, &freight)?,
+    let outcome = match to {
+        Format::Bundle => into_bundle(context, options, &freight, roots.clone()),
+        Format::Export => into_export(context, options, &freight),
+        Format::Drvs => into_directory(context, options, &freight),
     };
+    let (report, size) = outcome.map_err(|failure| advise(&freight, failure))?;
     let lost = Lost::count(freight.path_infos(), to);
     tell(context, options, &freight, to, (&report, size), &lost);
     if context.json {
@@ -56,6 +60,24 @@ pub(crate) fn run(context: &Context, options: &Convert) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Where something is missing, what is converted is not closed under references.
+fn advise(freight: &Freight, failure: Failure) -> Failure {
+    let infos = freight.path_infos();
+    let known: BTreeSet<&StorePath> = infos.iter().map(|info| &info.path).collect();
+    let closed = infos.iter().flat_map(PathInfo::other_references).all(|path| known.contains(path));
+    match freight.format() {
+        Format::Export if !closed => failure.hint(
+            "export all that the paths refer to: `nix-store --export $(nix-store --query \
+             --requisites PATH)`",
+        ),
+        Format::Drvs if !closed => failure.hint(
+            "derivations alone do not hold the sources that they read; `ferry pack` takes those \
+             along, out of a store that has them",
+        ),
+        _ => failure,
+    }
+}
+
 fn name(format: Format) -> String {
     let value = clap::ValueEnum::to_possible_value(&format);
     value.map(|value| value.get_name().to_owned()).unwrap_or_default()
@@ -63,11 +85,14 @@ fn name(format: Format) -> String {
 
 /// What a file of this name is to hold.
 fn guess(output: &Path) -> Result<Format, Failure> {
+    if output.is_dir() || output.as_os_str().as_encoded_bytes().ends_with(b"/") {
+        return Ok(Format::Drvs);
+    }
     match output.extension().and_then(|extension| extension.to_str()) {
         Some("ferry") => Ok(Format::Bundle),
         Some("export" | "closure") => Ok(Format::Export),
         _ => Err(Failure::usage(format!("what should {} become?", output.display()))
-            .hint("say so with --to, or name it *.ferry or *.export")),
+            .hint("say so with --to, or name it *.ferry, *.export or DIRECTORY/")),
     }
 }
 
@@ -120,26 +145,50 @@ fn into_export(
     })
 }
 
+fn into_directory(
+    context: &Context,
+    options: &Convert,
+    freight: &Freight,
+) -> Result<(CopyReport, Option<u64>), Failure> {
+    if options.output == Path::new("-") {
+        return Err(Failure::usage("a directory cannot be standard output"));
+    }
+    let (added, nar_size) =
+        write_derivations(freight.store(), freight.path_infos(), &options.output, &*context.bars)?;
+    Ok((CopyReport { added, present: 0, nar_size }, None))
+}
+
 /// What had no place in the new format.
 #[derive(Default)]
 struct Lost {
+    others: usize,
     signed: usize,
     content_addressed: usize,
 }
 
 impl Lost {
     fn count(infos: &[PathInfo], to: Format) -> Self {
+        let count = |holds: &dyn Fn(&PathInfo) -> bool| infos.iter().filter(|it| holds(it)).count();
+        let signed = |info: &PathInfo| !info.signatures.is_empty();
+        let none = Self::default();
         match to {
-            Format::Bundle => Self::default(),
+            Format::Bundle => none,
             Format::Export => Self {
-                signed: infos.iter().filter(|info| !info.signatures.is_empty()).count(),
-                content_addressed: infos.iter().filter(|info| info.ca.is_some()).count(),
+                signed: count(&signed),
+                content_addressed: count(&|info| info.ca.is_some()),
+                ..none
+            },
+            Format::Drvs => Self {
+                signed: count(&|info| signed(info) && info.path.is_derivation()),
+                others: count(&|info| !info.path.is_derivation()),
+                ..none
             },
         }
     }
 
     fn json(&self) -> Value {
         json!({
+            "paths": self.others,
             "signaturesOfPaths": self.signed,
             "contentAddressesOfPaths": self.content_addressed,
         })
@@ -169,6 +218,13 @@ fn tell(
             "left out the signatures of {}: an export stream has no place for them, and Nix \
              imports it only for users whom it trusts",
             output::paths(lost.signed as u64),
+        ));
+    }
+    if lost.others > 0 {
+        context.talk.say(format!(
+            "left out {} that {} no derivation",
+            output::paths(lost.others as u64),
+            if lost.others == 1 { "is" } else { "are" },
         ));
     }
     let unproved =

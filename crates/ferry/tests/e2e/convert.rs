@@ -138,3 +138,47 @@ fn a_stream_that_is_cut_or_is_something_else_is_refused_and_leaves_nothing() {
     let outcome = ferry(machine, ["convert", "x.export", "-o", "x.tar"]).fails();
     assert_eq!(outcome.code(), 2, "{}", outcome.stderr);
 }
+
+#[test]
+fn derivations_become_files_and_a_bundle_again() {
+    crate::support::on_each(|_, machine| {
+        let file = machine.expression("mentions.nix");
+        let above = machine.command("nix-instantiate").args([&file, "-A", "above"]).ok();
+        ferry(&machine, ["pack", &above, "-o", "x.ferry"]).succeed();
+        convert(&machine, "x.ferry", "drvs/");
+        for path in query(&machine, &["--requisites", &above]) {
+            let base = path.rsplit('/').next().unwrap();
+            let [there, here] = [path.clone(), format!("/data/drvs/{base}")];
+            assert!(machine.read(there) == machine.read(here), "{path}");
+        }
+        convert(&machine, "drvs", "y.ferry");
+        shell(&machine, "cmp x.ferry y.ferry").succeed();
+        // What is there already stays.
+        convert(&machine, "x.ferry", "drvs/");
+
+        let base = above.rsplit('/').next().unwrap();
+        let text = machine.read(format!("/data/drvs/{base}"));
+        machine.write(format!("/data/drvs/{base}"), [&text[..], b" "].concat());
+        let outcome = ferry(&machine, ["convert", "drvs", "-o", "z.ferry"]).fails();
+        assert_eq!(outcome.code(), 1, "{}", outcome.stderr);
+        assert!(outcome.stderr.contains(base), "{}", outcome.stderr);
+        let outcome = ferry(&machine, ["convert", "x.ferry", "-o", "drvs/"]).fails();
+        assert!(outcome.stderr.contains("another file of this name"), "{}", outcome.stderr);
+    });
+}
+
+#[test]
+fn sources_are_no_derivations_and_are_missed() {
+    let Some(world) = World::open() else { return };
+    let built = Built::new(&world, NixVersion::V2_34);
+    let Built { machine, derivation, .. } = &built;
+    ferry(machine, ["pack", derivation, "-o", "x.ferry"]).succeed();
+    let outcome = ferry(machine, ["convert", "x.ferry", "-o", "drvs/"]).succeed();
+    assert!(outcome.stderr.contains("that are no derivation"), "{}", outcome.stderr);
+    let outcome = ferry(machine, ["convert", "drvs", "-o", "y.ferry"]).fails();
+    assert!(outcome.stderr.contains("of the paths needed are not in"), "{}", outcome.stderr);
+    let outcome = ferry(machine, ["convert", "drvs", "--to", "export", "-o", "y"]).fails();
+    assert!(outcome.stderr.contains("crossing-src") || outcome.stderr.contains("-src"));
+    let all = ferry(machine, ["convert", "/nix/store", "-o", "all/"]).succeed();
+    assert!(all.stderr.contains("converted 5 paths"), "{}", all.stderr);
+}

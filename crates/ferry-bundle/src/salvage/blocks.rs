@@ -34,12 +34,13 @@ pub(super) struct Run {
     pub(super) blocks: Vec<Block>,
 }
 
-/// Finds them, from this offset on.
-pub(super) fn find(file: &File, from: u64) -> io::Result<Vec<Run>> {
+/// Finds them, from this offset on, and no more than the payload has.
+pub(super) fn find(file: &File, from: u64, most: u64) -> io::Result<Vec<Run>> {
     let mut runs = vec![Run::default()];
+    let mut found = 0;
     let mut at = from;
     let size = file.metadata()?.len();
-    loop {
+    while found < most {
         let lead = match header(file, at)? {
             Some((section::END, 32)) => break,
             Some((section::BLOCK, length)) => Some(at + HEADER..at + HEADER + length),
@@ -50,6 +51,7 @@ pub(super) fn find(file: &File, from: u64) -> io::Result<Vec<Run>> {
                 if let Some(run) = runs.last_mut() {
                     run.blocks.push(Block { frame: frame.clone(), size: data.len() });
                 }
+                found += 1;
                 at = frame.end;
                 continue;
             }

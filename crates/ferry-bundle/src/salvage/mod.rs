@@ -19,6 +19,7 @@ use ferry_store::progress::Progress;
 use ferry_store::{Error, NarVisitor, Store};
 
 use self::payload::Rest;
+use crate::format::BLOCK_SIZE;
 use crate::head::{self, Head};
 use crate::order::Place;
 use crate::payload::Input;
@@ -67,8 +68,9 @@ impl Salvage {
         let mut input = Input::new(BufReader::new(reading), name.clone());
         let (head, head_is_whole) = head::read_even_damaged(&mut input)?;
         let nars = nars(&head);
-        let runs = blocks::find(&file, input.offset()).map_err(failed())?;
         let size = nars.last().map_or(0, |(range, _)| range.end);
+        let blocks = size.div_ceil(BLOCK_SIZE as u64);
+        let runs = blocks::find(&file, input.offset(), blocks).map_err(failed())?;
         let mut rest = Rest::new(file, size, runs, &nars).map_err(failed())?;
 
         progress.begin("checking", nars.len() as u64, size);

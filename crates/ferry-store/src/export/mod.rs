@@ -20,7 +20,7 @@ mod writer;
 pub use reader::{ExportStream, is_export};
 pub use writer::ExportWriter;
 
-/// What stands behind every NAR: `NIXE` read backwards.
+/// What stands behind every NAR: `NIXE`, as the bytes of a little-endian number.
 const MAGIC: u64 = 0x4558_494e;
 /// In front of every object.
 const OBJECT: u64 = 1;

@@ -152,10 +152,12 @@ fn most_plain(packed: u64) -> u64 {
         .min(limit::INDEX_PLAIN)
 }
 
-/// A head whose digest was checked, and nothing else.
+/// A head of which nothing but the digest was looked at.
 pub(crate) struct RawHead {
     version: u32,
     pub(crate) digest: HeadDigest,
+    /// Whether this is the digest that it should have.
+    whole: bool,
     manifest: Section,
     index: Section,
     derivations: Option<Section>,
@@ -166,42 +168,67 @@ pub(crate) struct RawHead {
 /// Reads and checks the head; the input then stands at the first block. Derivations that are coded
 /// against others have those read from `store`.
 pub(crate) fn read<R: Read>(input: &mut Input<R>, store: Option<&dyn Store>) -> Result<Head> {
-    let raw = read_raw(input)?;
-    let RawHead { version, digest, manifest: (manifest_at, manifest), signatures, .. } = raw;
-    let manifest: Manifest = serde_json::from_slice(&manifest)
-        .map_err(|error| input.damaged(manifest_at, format!("manifest: {error}")))?;
-    let store_dir = StoreDir::new(manifest.store_dir.clone())
-        .map_err(|error| input.damaged(manifest_at, error.to_string()))?;
-    let contents = match &raw.derivations {
-        None => Contents::of_version_0(input, &raw.index)?,
-        Some(derivations) => Contents::read(input, &store_dir, &raw.index, derivations, store)?,
-    };
-    check_manifest(&manifest, &contents).map_err(|reason| input.damaged(manifest_at, reason))?;
-    let replaced = match &raw.replaced {
-        None => Replaced::default(),
-        Some((at, section)) => Replaced::decode(section, &contents.entries, contents.bases())
-            .map_err(|error| {
+    read_raw(input)?.look_into(input, store)
+}
+
+/// Reads a head as far as it has the form of one, and says whether it is whole.
+pub(crate) fn read_even_damaged<R: Read>(
+    input: &mut Input<R>,
+    store: Option<&dyn Store>,
+) -> Result<(Head, bool)> {
+    let raw = read_if(input, false)?;
+    let whole = raw.whole;
+    Ok((raw.look_into(input, store)?, whole))
+}
+
+impl RawHead {
+    fn look_into<R: Read>(self, input: &Input<R>, store: Option<&dyn Store>) -> Result<Head> {
+        let Self { version, digest, whole, manifest: (manifest_at, manifest), signatures, .. } =
+            self;
+        let manifest: Manifest = serde_json::from_slice(&manifest)
+            .map_err(|error| input.damaged(manifest_at, format!("manifest: {error}")))?;
+        let store_dir = StoreDir::new(manifest.store_dir.clone())
+            .map_err(|error| input.damaged(manifest_at, error.to_string()))?;
+        let contents = match &self.derivations {
+            None => Contents::of_version_0(input, &self.index)?,
+            Some(derivations) => {
+                Contents::read(input, &store_dir, &self.index, derivations, store)?
+            }
+        };
+        if whole {
+            check_manifest(&manifest, &contents)
+                .map_err(|reason| input.damaged(manifest_at, reason))?;
+        }
+        let replaced = match &self.replaced {
+            None => Replaced::default(),
+            Some((at, section)) => Replaced::decode(section, &contents.entries, contents.bases())
+                .map_err(|error| {
                 input.damaged(at + error.position as u64, format!("bases: {}", error.reason))
             })?,
-    };
-    let Contents { infos, prerequisites, places, derivations, base, .. } = contents;
-    Ok(Head {
-        version,
-        manifest,
-        store_dir,
-        infos,
-        prerequisites,
-        places,
-        derivations,
-        replaced,
-        base,
-        digest,
-        signatures,
-    })
+        };
+        let Contents { infos, prerequisites, places, derivations, base, .. } = contents;
+        Ok(Head {
+            version,
+            manifest,
+            store_dir,
+            infos,
+            prerequisites,
+            places,
+            derivations,
+            replaced,
+            base,
+            digest,
+            signatures,
+        })
+    }
 }
 
 /// Reads the head and checks its digest; the input then stands at the first block.
 pub(crate) fn read_raw<R: Read>(input: &mut Input<R>) -> Result<RawHead> {
+    read_if(input, true)
+}
+
+fn read_if<R: Read>(input: &mut Input<R>, only_whole: bool) -> Result<RawHead> {
     let magic: [u8; 8] = input.array("its first bytes")?;
     if magic != MAGIC {
         let reason = match magic.as_slice() {
@@ -240,14 +267,15 @@ pub(crate) fn read_raw<R: Read>(input: &mut Input<R>) -> Result<RawHead> {
         input.damaged(start + malformed.position as u64, malformed.reason)
     };
     let stated: [u8; 32] = take.array().map_err(|error| at(signatures_at, error))?;
-    if stated != digest.0 {
+    let whole = stated == digest.0;
+    if only_whole && !whole {
         return Err(input.damaged(
             signatures_at,
             format!("the head has the digest {digest}, and should have {}", HeadDigest(stated)),
         ));
     }
     let signatures = read_signatures(take).map_err(|error| at(signatures_at, error))?;
-    Ok(RawHead { version, digest, manifest, index, derivations, replaced, signatures })
+    Ok(RawHead { version, digest, whole, manifest, index, derivations, replaced, signatures })
 }
 
 /// A section and where it begins.

@@ -23,13 +23,14 @@ use crate::{BundleError, DerivationBase, Manifest, Prerequisite, Prerequisites};
 /// Where temporary files are made unless another place is named: large ones belong on a disk.
 pub(crate) const TEMPORARY: &str = "/var/tmp";
 
-/// How to write a bundle.
+/// How to write a bundle. Unless anything else is said: of no name, complete and not signed.
+#[derive(Default)]
 pub struct PackOptions {
     /// The named set that is packed, for the manifest.
     pub set: String,
     /// What was asked for.
     pub roots: Vec<StorePath>,
-    /// zstd's compression level, 1 to 22.
+    /// zstd's compression level, 1 to 22; 0 is zstd's own default.
     pub level: i32,
     /// Keys to sign the bundle with.
     pub sign_with: Vec<SecretKey>,

@@ -8,7 +8,7 @@
 
 use std::collections::HashMap;
 
-use nix_derivation::InputResolutionError;
+use nix_derivation::{DerivationBuilder, InputResolutionError};
 use thiserror::Error;
 
 pub use nix_derivation::store_path::{downstream_placeholder, hash_placeholder};
@@ -35,6 +35,14 @@ pub enum DerivationError {
     NotADerivation {
         /// The store path.
         path: String,
+    },
+    /// JSON that is not a derivation, or a derivation that cannot be JSON.
+    #[error("derivation {path} as JSON: {reason}")]
+    Json {
+        /// Its store path or its name, as far as known.
+        path: String,
+        /// What was met.
+        reason: String,
     },
     /// It breaks a rule of Nix's, or claims output paths that are not its own.
     #[error("derivation {path} is not valid: {reason}")]
@@ -165,6 +173,39 @@ impl OutputPaths {
         Ok(())
     }
 
+    /// Gives a derivation that was written by hand the output paths that it does not state, and
+    /// checks it as [`check`](Self::check) does. Returns its path, too.
+    ///
+    /// # Errors
+    /// As for [`check`](Self::check).
+    pub fn complete(
+        &mut self,
+        derivation: Derivation,
+        lookup: &mut dyn FnMut(&StorePath) -> Result<Vec<u8>, String>,
+    ) -> Result<(StorePath, Derivation), DerivationError> {
+        let path_of = |derivation: &Derivation| {
+            derivation.drv_path().map_err(|source| DerivationError::Invalid {
+                path: derivation.name().to_owned(),
+                reason: source.to_string(),
+            })
+        };
+        let mut path = path_of(&derivation)?;
+        let mut complete = derivation;
+        if complete.outputs().values().any(|output| *output == Output::Deferred) {
+            let stated = complete.clone();
+            self.learn_inputs(&path, &complete, lookup)?;
+            let resolve = |input: &StorePath| self.hashes.get(input).copied().ok_or(Unknown);
+            complete = DerivationBuilder::from_derivation(complete)
+                .try_build_with_input_hashes(resolve)
+                .map_err(|source| invalid(stated.store_dir(), &path, source))?
+                .into_derivation();
+            path = path_of(&complete)?;
+            require_same_variables(&path, &stated, &complete)?;
+        }
+        self.check(&path, &complete, lookup)?;
+        Ok((path, complete))
+    }
+
     fn hash(
         &self,
         path: &StorePath,
@@ -232,6 +273,29 @@ impl OutputPaths {
             .map(|input| (path.clone(), input.clone()))
             .collect()
     }
+}
+
+/// A variable that states an output's path states the right one.
+fn require_same_variables(
+    path: &StorePath,
+    stated: &Derivation,
+    complete: &Derivation,
+) -> Result<(), DerivationError> {
+    for name in complete.outputs().keys() {
+        let value = stated.environment().get(name).filter(|value| !value.is_empty());
+        let right = complete.environment().get(name);
+        if let Some(value) = value.filter(|value| Some(*value) != right) {
+            return Err(DerivationError::Invalid {
+                path: complete.store_dir().render_path(path),
+                reason: format!(
+                    "its variable `{name}` is {}, and should be {}",
+                    value.escape_ascii(),
+                    right.map(|right| right.escape_ascii().to_string()).unwrap_or_default(),
+                ),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// An input whose hash was not learnt; cannot happen once `learn_inputs` has succeeded.

@@ -8,10 +8,11 @@
 //! What those crates leave out is ours: the [`PathInfo`] that a store keeps for a path and the
 //! fingerprint that is signed ([`path_info`]), secret keys ([`keys`]), the streaming check of a
 //! content address ([`content_address`]), and the recomputation of a whole graph's output paths
-//! ([`derivation`]).
+//! ([`derivation`]), and the earlier versions of derivations as JSON ([`derivation_json`]).
 
 pub mod content_address;
 pub mod derivation;
+pub mod derivation_json;
 pub mod hash;
 pub mod keys;
 pub mod nar;

@@ -5,11 +5,12 @@
 //! `../shared/data` beside it, where that is there.
 
 // A test fails by panicking, and says loudly what it did not test.
-#![allow(clippy::expect_used, clippy::print_stderr)]
+#![allow(clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
 use std::collections::BTreeMap;
 
 use ferry_formats::derivation::{self, Derivation, OutputPaths};
+use ferry_formats::derivation_json;
 use ferry_formats::{StoreDir, StorePath};
 
 /// The derivations by store path.
@@ -67,4 +68,17 @@ fn a_derivation_with_one_wrong_output_path_is_refused() {
         refused += 1;
     }
     assert!(refused > 90, "{refused}");
+}
+
+#[test]
+fn each_is_the_same_after_it_was_json() {
+    let Some(texts) = by_path() else { return };
+    let store_dir = StoreDir::default();
+    for (path, text) in &texts {
+        let parsed = derivation::parse(&store_dir, path, text).expect("a derivation is parsed");
+        let json = derivation_json::write(&parsed).expect("a derivation is JSON");
+        let read = derivation_json::read(&json, &store_dir).expect("JSON is a derivation");
+        let [given] = read.as_slice() else { panic!("{path} became {}", read.len()) };
+        assert_eq!(&given.derivation.to_aterm_bytes(), text, "{path}");
+    }
 }

@@ -194,6 +194,16 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// Something that is not what `nix-store --export` writes.
+    #[error("export stream {stream} is damaged or is none, at offset {offset}: {reason}")]
+    Export {
+        /// The file.
+        stream: String,
+        /// Where, in bytes from the beginning.
+        offset: u64,
+        /// What was met.
+        reason: String,
+    },
     /// Facts that an answer takes and nobody has.
     #[error("{}", tell(missing, sources))]
     MissingFacts {

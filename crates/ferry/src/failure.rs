@@ -177,6 +177,10 @@ fn store_hint(error: &Error) -> (Option<String>, u8) {
             "the object is damaged where it comes from; `nix-store --verify-path` and \
              `nix-store --repair-path` mend a store"
         }
+        Error::Export { .. } => {
+            "write it again with `nix-store --export $(nix-store --query --requisites PATH)`, and \
+             copy it as a binary file"
+        }
         Error::MissingFacts { missing, .. } => {
             return (missing.first().and_then(missing_hint), FAILED);
         }

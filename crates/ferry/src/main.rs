@@ -11,6 +11,7 @@ mod base;
 mod cli;
 mod commands;
 mod context;
+mod conversion;
 mod evaluate;
 mod failure;
 mod have;
@@ -40,7 +41,7 @@ fn main() -> ExitCode {
         .without_time()
         .init();
     match commands::run(arguments) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(failure) => failure.report(),
     }
 }

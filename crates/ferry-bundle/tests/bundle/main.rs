@@ -29,6 +29,7 @@ mod memory;
 mod nars;
 mod ranges;
 mod real_derivations;
+mod salvage;
 mod signatures;
 mod structure;
 mod thin;

@@ -2,8 +2,8 @@
 //! `nix-daemon --stdio`.
 
 mod connection;
-mod one_nar;
-mod wire;
+pub(crate) mod one_nar;
+pub(crate) mod wire;
 mod writer;
 
 use std::io::{self, Read};

@@ -8,7 +8,7 @@
 use std::io::{self, Read};
 
 /// Reads one NAR, and then the end of the file.
-pub(super) struct OneNar<R> {
+pub(crate) struct OneNar<R> {
     reader: R,
     word: Word,
     depth: u64,
@@ -28,7 +28,7 @@ enum Word {
 const LONGEST: usize = 8;
 
 impl<R: Read> OneNar<R> {
-    pub(super) fn new(reader: R) -> Self {
+    pub(crate) fn new(reader: R) -> Self {
         let word = Word::Length([0; 8], 0);
         Self { reader, word, depth: 0, is_data: false, ended: false }
     }

@@ -15,17 +15,17 @@ fn malformed(reason: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, reason)
 }
 
-pub(super) fn read_u64(reader: &mut (impl Read + ?Sized)) -> io::Result<u64> {
+pub(crate) fn read_u64(reader: &mut (impl Read + ?Sized)) -> io::Result<u64> {
     let mut bytes = [0; 8];
     reader.read_exact(&mut bytes)?;
     Ok(u64::from_le_bytes(bytes))
 }
 
-pub(super) fn read_bool(reader: &mut (impl Read + ?Sized)) -> io::Result<bool> {
+pub(crate) fn read_bool(reader: &mut (impl Read + ?Sized)) -> io::Result<bool> {
     Ok(read_u64(reader)? != 0)
 }
 
-pub(super) fn read_bytes(reader: &mut (impl Read + ?Sized)) -> io::Result<Vec<u8>> {
+pub(crate) fn read_bytes(reader: &mut (impl Read + ?Sized)) -> io::Result<Vec<u8>> {
     let length = read_u64(reader)?;
     if length > MAX_STRING {
         return Err(malformed(format!(
@@ -47,14 +47,14 @@ pub(super) fn read_bytes(reader: &mut (impl Read + ?Sized)) -> io::Result<Vec<u8
     Ok(bytes)
 }
 
-pub(super) fn read_string(reader: &mut (impl Read + ?Sized)) -> io::Result<String> {
+pub(crate) fn read_string(reader: &mut (impl Read + ?Sized)) -> io::Result<String> {
     let bytes = read_bytes(reader)?;
     // Messages may quote file names in any encoding.
     Ok(String::from_utf8(bytes)
         .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
 }
 
-pub(super) fn read_strings(reader: &mut (impl Read + ?Sized)) -> io::Result<Vec<String>> {
+pub(crate) fn read_strings(reader: &mut (impl Read + ?Sized)) -> io::Result<Vec<String>> {
     let count = read_u64(reader)?;
     if count > MAX_LIST {
         return Err(malformed(format!(
@@ -68,11 +68,11 @@ pub(super) fn read_strings(reader: &mut (impl Read + ?Sized)) -> io::Result<Vec<
     Ok(strings)
 }
 
-pub(super) fn write_u64(writer: &mut (impl Write + ?Sized), number: u64) -> io::Result<()> {
+pub(crate) fn write_u64(writer: &mut (impl Write + ?Sized), number: u64) -> io::Result<()> {
     writer.write_all(&number.to_le_bytes())
 }
 
-pub(super) fn write_bytes(writer: &mut (impl Write + ?Sized), bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn write_bytes(writer: &mut (impl Write + ?Sized), bytes: &[u8]) -> io::Result<()> {
     let length = bytes.len() as u64;
     write_u64(writer, length)?;
     writer.write_all(bytes)?;
@@ -80,7 +80,7 @@ pub(super) fn write_bytes(writer: &mut (impl Write + ?Sized), bytes: &[u8]) -> i
     writer.write_all([0; 8].get(..padding).unwrap_or_default())
 }
 
-pub(super) fn write_strings<S: AsRef<str>>(
+pub(crate) fn write_strings<S: AsRef<str>>(
     writer: &mut (impl Write + ?Sized),
     strings: impl ExactSizeIterator<Item = S>,
 ) -> io::Result<()> {
@@ -92,7 +92,7 @@ pub(super) fn write_strings<S: AsRef<str>>(
 }
 
 /// Cuts what is written into frames: a length and that many bytes, ended by a length of zero.
-pub(super) struct Frames<W> {
+pub(crate) struct Frames<W> {
     writer: W,
     buffer: Vec<u8>,
 }
@@ -100,7 +100,7 @@ pub(super) struct Frames<W> {
 const FRAME: usize = 128 << 10;
 
 impl<W: Write> Frames<W> {
-    pub(super) fn new(writer: W) -> Self {
+    pub(crate) fn new(writer: W) -> Self {
         Self { writer, buffer: Vec::with_capacity(FRAME) }
     }
 
@@ -113,7 +113,7 @@ impl<W: Write> Frames<W> {
         Ok(())
     }
 
-    pub(super) fn finish(&mut self) -> io::Result<()> {
+    pub(crate) fn finish(&mut self) -> io::Result<()> {
         self.send()?;
         write_u64(&mut self.writer, 0)?;
         self.writer.flush()

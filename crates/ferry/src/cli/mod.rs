@@ -1,9 +1,13 @@
 //! The command line's words. Help, man pages and completions all come from here.
 
 mod bundle;
+mod convert;
+mod diff;
+mod drv;
 mod graph;
 mod inventory;
 mod pack;
+mod salvage;
 
 use std::path::PathBuf;
 
@@ -11,9 +15,13 @@ use clap::{Args, Parser, Subcommand, ValueHint};
 use tracing_subscriber::EnvFilter;
 
 pub(crate) use self::bundle::{BundleKeys, Info, Load, Ls, Repair, Trust, Verify};
+pub(crate) use self::convert::{Convert, Format};
+pub(crate) use self::diff::Diff;
+pub(crate) use self::drv::{Drv, DrvAdd, DrvShow};
 pub(crate) use self::graph::{Deps, Query, Size, SizeKind, Sources, Why};
 pub(crate) use self::inventory::Inventory;
 pub(crate) use self::pack::Pack;
+pub(crate) use self::salvage::Salvage;
 
 /// Carries Nix software across a gap in the network.
 ///
@@ -84,6 +92,17 @@ pub(crate) enum Command {
     /// Write down what a store has, in a small file, for the other side to know
     #[command(after_help = inventory::EXAMPLES)]
     Inventory(Inventory),
+    /// Make a bundle out of what others write, or what others read out of a bundle
+    #[command(after_help = convert::EXAMPLES)]
+    Convert(Convert),
+    /// Derivations as JSON
+    #[command(subcommand, after_help = drv::EXAMPLES)]
+    Drv(Drv),
+    /// Take what is intact out of a damaged bundle, and list what is lost
+    Salvage(Salvage),
+    /// Tell what one bundle has and another has not; the exit code is 1 if they differ
+    #[command(after_help = diff::EXAMPLES)]
+    Diff(Diff),
     /// Print a completion script for a shell
     #[command(hide = true)]
     Completions {

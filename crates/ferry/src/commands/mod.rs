@@ -1,6 +1,9 @@
 //! A module a command.
 
+mod convert;
 mod deps;
+mod diff;
+mod drv;
 mod info;
 mod inventory;
 mod load;
@@ -9,9 +12,12 @@ mod pack;
 mod prerequisites;
 mod query;
 mod repair;
+mod salvage;
 mod size;
 mod verify;
 mod why;
+
+use std::process::ExitCode;
 
 use clap::CommandFactory as _;
 
@@ -20,9 +26,11 @@ use crate::context::Context;
 use crate::failure::Failure;
 use crate::output;
 
-pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
+pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let context = Context::new(&arguments.global)?;
-    match arguments.command {
+    let done = match arguments.command {
+        Command::Diff(options) => return diff::run(&context, &options),
+        Command::Salvage(options) => return salvage::run(&context, &options),
         Command::Pack(options) => pack::run(&context, &options),
         Command::Query(options) => query::run(&context, &options),
         Command::Deps(options) => deps::run(&context, &options),
@@ -34,6 +42,8 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Repair(options) => repair::run(&context, &options),
         Command::Load(options) => load::run(&context, &options),
         Command::Inventory(options) => inventory::run(&context, &options),
+        Command::Convert(options) => convert::run(&context, &options),
+        Command::Drv(command) => drv::run(&context, &command),
         Command::Completions { shell } => {
             let mut command = Arguments::command();
             let mut script = Vec::new();
@@ -44,5 +54,6 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
             .map_err(|error| {
                 Failure::new(format!("cannot write into {}: {error}", directory.display()))
             }),
-    }
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }

@@ -1,0 +1,108 @@
+//! `ferry salvage`: what is left of a damaged bundle, as a bundle.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::process::ExitCode;
+
+use ferry_bundle::{BundleWriter, Loss, PackOptions, Salvage};
+use ferry_formats::StorePath;
+use ferry_store::closure::unreferenced;
+use ferry_store::{Store as _, copy};
+use serde_json::{Value, json};
+
+use crate::cli;
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::output;
+use crate::sink::Sink;
+
+pub(crate) fn run(context: &Context, options: &cli::Salvage) -> Result<ExitCode, Failure> {
+    let keys = context.trust(&options.trust)?.trusted_public_keys;
+    let (file, name) = open(&options.file)?;
+    let salvage = Salvage::of(file, name, &keys, &*context.bars)?;
+    let infos = salvage.path_infos();
+    if infos.is_empty() {
+        tell(context, &salvage)?;
+        return Err(Failure::new(format!("there is nothing in {}", salvage.describe())));
+    }
+    let (set, roots) = what_it_is(&salvage);
+    let level = options.level.zstd();
+    let pack_options = PackOptions { set, roots, level, ..PackOptions::default() };
+    let offered: BTreeMap<_, _> =
+        infos.iter().map(|info| (info.path.clone(), info.clone())).collect();
+    Sink::new(&options.output, "a bundle")?.write(|sink| {
+        let name = options.output.display().to_string();
+        let bundle = BundleWriter::new(sink, name, salvage.store_dir().clone(), pack_options);
+        copy(&salvage, &bundle, offered, &[], &*context.bars)
+    })?;
+    tell(context, &salvage)?;
+    Ok(if salvage.lost().is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+/// The file, to be read at any place.
+fn open(path: &Path) -> Result<(File, String), Failure> {
+    if path != Path::new("-") {
+        let file = File::open(path);
+        let file =
+            file.map_err(|error| Failure::new(format!("cannot open {}: {error}", path.display())))?;
+        if !file.metadata().is_ok_and(|metadata| metadata.is_file()) {
+            let message = format!("{} is not a file; give its contents as `-`", path.display());
+            return Err(Failure::usage(message));
+        }
+        return Ok((file, path.display().to_string()));
+    }
+    let failed = |error: io::Error| Failure::new(format!("cannot keep standard input: {error}"));
+    let mut file = tempfile::tempfile().map_err(failed)?;
+    io::copy(&mut io::stdin(), &mut file).map_err(failed)?;
+    Ok((file, "<standard input>".to_owned()))
+}
+
+/// As long as nothing is lost it is what it was; else what it has at its top, and all below.
+fn what_it_is(salvage: &Salvage) -> (String, Vec<StorePath>) {
+    match salvage.manifest() {
+        Some(manifest) if salvage.lost().is_empty() => {
+            (manifest.set.clone(), manifest.root_paths())
+        }
+        _ => ("closure(run, x)".to_owned(), unreferenced(salvage.path_infos())),
+    }
+}
+
+fn tell(context: &Context, salvage: &Salvage) -> Result<(), Failure> {
+    let store_dir = salvage.store_dir();
+    let (kept, lost) = (salvage.path_infos(), salvage.lost());
+    if context.json {
+        let describe = |(path, loss): &(StorePath, Loss)| {
+            let (reason, reference) = match loss {
+                Loss::Damaged => ("damaged", None),
+                Loss::RefersTo(path) => ("refersToLost", Some(store_dir.render_path(path))),
+                _ => ("unproved", None),
+            };
+            json!({ "path": store_dir.render_path(path), "reason": reason, "refersTo": reference })
+        };
+        output::json(json!({
+            "headIsWhole": salvage.manifest().is_some(),
+            "saved": kept.iter().map(|info| store_dir.render_path(&info.path)).collect::<Vec<_>>(),
+            "lost": lost.iter().map(describe).collect::<Vec<Value>>(),
+        }))?;
+    } else {
+        output::records(lost.iter().map(|(path, _)| store_dir.render_path(path)), false)?;
+    }
+    if salvage.manifest().is_none() {
+        context.talk.say(
+            "the head of the bundle is damaged: only what its roots and trusted keys prove is taken",
+        );
+    }
+    let count = |loss: &dyn Fn(&Loss) -> bool| lost.iter().filter(|(_, it)| loss(it)).count();
+    let damaged = count(&|loss| *loss == Loss::Damaged);
+    let because = count(&|loss| matches!(loss, Loss::RefersTo(_)));
+    context.talk.say(format!(
+        "saved {}; lost {}: {damaged} damaged or missing, {because} that refer to what is lost, {} \
+         that nothing proves",
+        output::paths(kept.len() as u64),
+        lost.len(),
+        lost.len() - damaged - because,
+    ));
+    Ok(())
+}

@@ -7,7 +7,7 @@
 
 use std::fmt;
 use std::hash::{BuildHasher as _, Hasher as _};
-use std::io::{self, Read as _};
+use std::io::{self, Read};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -226,6 +226,25 @@ impl HttpClient {
     /// # Errors
     /// When the answer is anything but 200 with at most `limit` bytes.
     pub fn get(&self, url: &str, limit: u64) -> Result<Vec<u8>, HttpError> {
+        match self.request(url, Wanted::Bytes(limit))? {
+            Got::Bytes(bytes) => Ok(bytes),
+            Got::Stream(_) => Ok(Vec::new()),
+        }
+    }
+
+    /// Opens what is at `url`, to be read as it comes, however long that takes. What goes wrong
+    /// before the first byte is tried again; what goes wrong later is the reader's failure.
+    ///
+    /// # Errors
+    /// When the answer is anything but 200.
+    pub fn open(&self, url: &str) -> Result<Box<dyn Read + Send>, HttpError> {
+        match self.request(url, Wanted::Stream)? {
+            Got::Stream(reader) => Ok(reader),
+            Got::Bytes(bytes) => Ok(Box::new(io::Cursor::new(bytes))),
+        }
+    }
+
+    fn request(&self, url: &str, wanted: Wanted) -> Result<Got, HttpError> {
         let uri: Uri = url
             .parse()
             .ok()
@@ -235,11 +254,11 @@ impl HttpClient {
         let mut attempts = 0;
         loop {
             attempts += 1;
-            let outcome = self.attempt(&uri, limit);
+            let outcome = self.attempt(&uri, wanted);
             let may_retry = attempts <= self.options.retries;
             let asked_to_wait = match outcome {
-                Outcome::Done(bytes) => return Ok(bytes),
-                Outcome::TooLong(beginning) => {
+                Outcome::Done(got) => return Ok(got),
+                Outcome::TooLong { limit, beginning } => {
                     return Err(HttpError::TooLong { url: shown, limit, beginning });
                 }
                 Outcome::Status { status, wait, .. } if may_retry && is_trouble(status) => wait,
@@ -261,16 +280,27 @@ impl HttpClient {
         }
     }
 
-    fn attempt(&self, uri: &Uri, limit: u64) -> Outcome {
-        let mut response = match self.agent.get(uri).call() {
+    fn attempt(&self, uri: &Uri, wanted: Wanted) -> Outcome {
+        let request = self.agent.get(uri);
+        let request = match wanted {
+            Wanted::Bytes(_) => request,
+            Wanted::Stream => request.config().timeout_global(None).build(),
+        };
+        let mut response = match request.call() {
             Ok(response) => response,
             Err(error) => return Outcome::Failed(error),
         };
         let status = response.status();
         if status == StatusCode::OK {
+            let Wanted::Bytes(limit) = wanted else {
+                let body = response.into_body().into_with_config().limit(u64::MAX).reader();
+                return Outcome::Done(Got::Stream(Box::new(body)));
+            };
             return match read(response.body_mut(), limit) {
-                Ok(bytes) if bytes.len() as u64 > limit => Outcome::TooLong(beginning(&bytes)),
-                Ok(bytes) => Outcome::Done(bytes),
+                Ok(bytes) if bytes.len() as u64 > limit => {
+                    Outcome::TooLong { limit, beginning: beginning(&bytes) }
+                }
+                Ok(bytes) => Outcome::Done(Got::Bytes(bytes)),
                 Err(error) => Outcome::Failed(error.into()),
             };
         }
@@ -295,10 +325,24 @@ impl HttpClient {
     }
 }
 
+/// In which form an answer is wanted.
+#[derive(Clone, Copy)]
+enum Wanted {
+    /// In memory, and no more than so many bytes.
+    Bytes(u64),
+    Stream,
+}
+
+/// An answer.
+enum Got {
+    Bytes(Vec<u8>),
+    Stream(Box<dyn Read + Send>),
+}
+
 /// How one attempt ended.
 enum Outcome {
-    Done(Vec<u8>),
-    TooLong(String),
+    Done(Got),
+    TooLong { limit: u64, beginning: String },
     Status { status: u16, wait: Option<Duration>, beginning: String },
     Failed(ureq::Error),
 }
@@ -378,7 +422,8 @@ fn certificates(pem: &[u8]) -> Result<RootCerts, String> {
 }
 
 /// A URL as it may be shown: without the name and password that may stand before its host.
-pub(crate) fn without_password(url: &str) -> String {
+#[must_use]
+pub fn without_password(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let (authority, path) = rest.split_at(end);

@@ -1,6 +1,7 @@
 //! The command line's words. Help, man pages and completions all come from here.
 
 mod bundle;
+mod cache;
 mod graph;
 mod pack;
 
@@ -10,6 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueHint};
 use tracing_subscriber::EnvFilter;
 
 pub(crate) use self::bundle::{Info, Load, Ls, Trust, Verify};
+pub(crate) use self::cache::{Cache, CacheCreate, Copy, What};
 pub(crate) use self::graph::{Deps, Query, Size, SizeKind, Sources, Why};
 pub(crate) use self::pack::Pack;
 
@@ -48,7 +50,7 @@ impl Arguments {
     pub(crate) fn log_filter(&self) -> EnvFilter {
         EnvFilter::new(match self.global.verbose {
             0 => "off",
-            1 => "ferry_store=debug,ferry_bundle=debug",
+            1 => "ferry_store=debug,ferry_bundle=debug,ferry_cache=debug",
             _ => "debug",
         })
     }
@@ -77,6 +79,12 @@ pub(crate) enum Command {
     /// Add what is in a bundle to a Nix store
     #[command(after_help = bundle::EXAMPLES)]
     Load(Load),
+    /// Copy from one store to another: local, a daemon's, a bundle, a binary cache
+    #[command(after_help = cache::COPY_EXAMPLES)]
+    Copy(Copy),
+    /// Make binary caches
+    #[command(subcommand)]
+    Cache(Cache),
     /// Print a completion script for a shell
     #[command(hide = true)]
     Completions {

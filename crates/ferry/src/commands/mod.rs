@@ -1,5 +1,7 @@
 //! A module a command.
 
+mod cache;
+mod copy;
 mod deps;
 mod info;
 mod load;
@@ -29,6 +31,8 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Ls(options) => ls::run(&context, &options),
         Command::Info(options) => info::run(&context, &options),
         Command::Load(options) => load::run(&context, &options),
+        Command::Copy(options) => copy::run(&context, &options),
+        Command::Cache(crate::cli::Cache::Create(options)) => cache::create(&context, &options),
         Command::Completions { shell } => {
             let mut command = Arguments::command();
             let mut script = Vec::new();

@@ -11,6 +11,7 @@
 mod support;
 
 mod bad_input;
+mod cache;
 mod crossing;
 mod daemon;
 mod derivations;

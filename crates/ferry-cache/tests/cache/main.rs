@@ -1,0 +1,17 @@
+//! Binary caches: read, written, damaged; as Nix writes and reads them.
+//!
+//! Those that need a real Nix get it from the test world; caches on the web are real HTTP servers.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+// Tests make temporary directories where the environment says.
+#![allow(clippy::disallowed_methods)]
+
+mod support;
+
+mod damage;
+mod facts;
+mod interrupted;
+mod nix_facts;
+mod nix_reads;
+mod nix_writes;
+mod round_trip;

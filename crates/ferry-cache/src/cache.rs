@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use ferry_formats::narinfo::{self, CacheInfo, Narinfo};
 use ferry_formats::{NarHash, NixHash, PathInfo, StoreDir, StorePath};
@@ -20,9 +20,10 @@ use crate::{CacheAddress, CacheError, CacheFacts, reader};
 
 /// A binary cache. It is not looked at before it is asked something.
 pub struct BinaryCache {
-    pub(crate) place: Place,
+    pub(crate) place: Arc<Place>,
     pub(crate) store_dir: StoreDir,
-    pub(crate) settings: WriteSettings,
+    settings: WriteSettings,
+    scratch: PathBuf,
     /// Set once its `nix-cache-info` was looked at.
     checked: OnceLock<()>,
     /// Where the NARs of the paths are that it was asked about.
@@ -49,12 +50,20 @@ impl BinaryCache {
         options: &HttpOptions,
     ) -> std::result::Result<Self, CacheError> {
         Ok(Self {
-            place: Place::new(&address.location, options)?,
+            place: Arc::new(Place::new(&address.location, options)?),
             store_dir: store_dir.clone(),
             settings: address.settings.clone(),
+            scratch: PathBuf::from("/tmp"),
             checked: OnceLock::new(),
             files: Mutex::default(),
         })
+    }
+
+    /// Where temporary files go that are on their way to the web; `/tmp` unless said.
+    #[must_use]
+    pub fn with_scratch_directory(mut self, directory: PathBuf) -> Self {
+        self.scratch = directory;
+        self
     }
 
     /// What it knows, for one graph. `answers` is a directory in which to keep what a cache on
@@ -188,16 +197,6 @@ impl BinaryCache {
             })
             .collect()
     }
-
-    fn directory(&self) -> std::result::Result<&PathBuf, CacheError> {
-        match &self.place {
-            Place::Directory(directory) => Ok(directory),
-            Place::Web { .. } => Err(CacheError::ReadOnly {
-                cache: self.place.shown(),
-                reason: "ferry writes to directories (`file://…`)",
-            }),
-        }
-    }
 }
 
 impl Store for BinaryCache {
@@ -221,7 +220,7 @@ impl Store for BinaryCache {
 
     fn all_paths(&self) -> Result<Option<Vec<StorePath>>> {
         self.check()?;
-        let Place::Directory(directory) = &self.place else { return Ok(None) };
+        let Place::Directory(directory) = self.place.as_ref() else { return Ok(None) };
         let mut paths = Vec::new();
         // The name of a file has no more than the hash part of a path.
         for name in directory::narinfo_names(directory)? {
@@ -280,7 +279,7 @@ impl Destination for BinaryCache {
     }
 
     fn writer<'a>(&'a self, plan: &'a Plan) -> Result<Box<dyn StoreWriter + 'a>> {
-        let directory = self.directory()?;
-        Ok(Box::new(CacheWriter::new(directory, &self.store_dir, &self.settings, plan)?))
+        let (place, scratch) = (&self.place, &self.scratch);
+        Ok(Box::new(CacheWriter::new(place, scratch, &self.store_dir, &self.settings, plan)?))
     }
 }

@@ -1,7 +1,8 @@
 //! The files of a binary cache in a directory.
 //!
 //! What is written is made in a directory of ours inside the cache, `.ferry-…`, which is locked
-//! while we live; the next writer removes what a dead one has left behind.
+//! while we live; the next writer removes what a dead one has left behind. What goes to the web is
+//! made in a directory for temporary files.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -45,10 +46,8 @@ impl Staging {
     /// Makes one inside `cache`, and removes those of writers that are no longer alive.
     pub(crate) fn create(cache: &Path) -> Result<Self, CacheError> {
         sweep(cache)?;
-        let failed = |source| CacheError::io("make a directory in", cache.display())(source);
         loop {
-            let directory =
-                tempfile::Builder::new().prefix(PREFIX).tempdir_in(cache).map_err(failed)?;
+            let directory = make(cache)?;
             // Until it is locked, another writer that sweeps takes it for a dead one's.
             let Ok(handle) = File::open(directory.path()) else { continue };
             let locked = rustix::fs::flock(&handle, FlockOperation::NonBlockingLockExclusive);
@@ -57,6 +56,14 @@ impl Staging {
                 return Ok(Self { handle, directory, next: AtomicU64::new(0) });
             }
         }
+    }
+
+    /// Makes one for what goes elsewhere.
+    pub(crate) fn temporary(scratch: &Path) -> Result<Self, CacheError> {
+        let directory = make(scratch)?;
+        let failed = CacheError::io("open", directory.path().display());
+        let handle = File::open(directory.path()).map_err(failed)?;
+        Ok(Self { handle, directory, next: AtomicU64::new(0) })
     }
 
     /// A name in it that nobody has.
@@ -73,11 +80,18 @@ impl Staging {
     }
 }
 
+fn make(parent: &Path) -> Result<TempDir, CacheError> {
+    let made = tempfile::Builder::new().prefix(PREFIX).tempdir_in(parent);
+    made.map_err(CacheError::io("make a directory in", parent.display()))
+}
+
 fn sweep(cache: &Path) -> Result<(), CacheError> {
     let failed = |source| CacheError::io("list", cache.display())(source);
     for entry in fs::read_dir(cache).map_err(failed)? {
         let entry = entry.map_err(failed)?;
-        if !entry.file_name().to_string_lossy().starts_with(PREFIX) {
+        let is_ours = entry.file_name().to_string_lossy().starts_with(PREFIX)
+            && entry.file_type().is_ok_and(|kind| kind.is_dir());
+        if !is_ours {
             continue;
         }
         let Ok(handle) = File::open(entry.path()) else { continue };

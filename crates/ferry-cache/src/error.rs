@@ -104,14 +104,6 @@ pub enum CacheError {
         /// What is wrong with it.
         reason: String,
     },
-    /// A cache that can only be read.
-    #[error("{cache} cannot be written to: {reason}")]
-    ReadOnly {
-        /// Its address.
-        cache: String,
-        /// Why not.
-        reason: &'static str,
-    },
     /// A path info that no narinfo can hold.
     #[error("path {path} cannot be put into a binary cache: {reason}")]
     Unfit {

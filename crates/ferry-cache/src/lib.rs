@@ -1,7 +1,6 @@
 //! Nix binary caches, read and written without Nix.
 //!
-//! A [`BinaryCache`] is a directory (`file://`) or on the web (`http://`, `https://`, which is
-//! read only). It is a [`Store`](ferry_store::Store) and a
+//! A [`BinaryCache`] is a directory (`file://`) or on the web (`http://`, `https://`). It is a [`Store`](ferry_store::Store) and a
 //! [`Destination`](ferry_store::Destination) of the copy engine, and a source of
 //! [facts](CacheFacts) for the dependency graph. What it holds is what Nix documents as its
 //! binary cache: `nix-cache-info`, a `HASH.narinfo` for each path, and compressed NARs.

@@ -1,6 +1,6 @@
 //! Where a binary cache is, and getting what is in it.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
@@ -17,6 +17,9 @@ pub(crate) const MAX_SIZE: u64 = ferry_formats::narinfo::MAX_NARINFO_SIZE as u64
 
 /// How many NARs are fetched from the web at a time: each has a decoder, which takes memory.
 const NARS_AT_A_TIME: usize = 12;
+
+/// How many files are put to the web at a time.
+const PUTS_AT_A_TIME: usize = 12;
 
 /// Where a binary cache is.
 pub(crate) enum Place {
@@ -115,6 +118,41 @@ impl Place {
         }
     }
 
+    /// How many files to put at a time.
+    pub(crate) fn puts_at_a_time(&self) -> usize {
+        match self {
+            Self::Directory(_) => 1,
+            Self::Web { client, .. } => client.connections().min(PUTS_AT_A_TIME),
+        }
+    }
+
+    /// Whether there is a file of this name; in a directory, of this size.
+    pub(crate) fn has(&self, name: &str, size: u64) -> Result<bool, CacheError> {
+        match self {
+            Self::Directory(directory) => {
+                let found = fs::metadata(directory.join(name));
+                Ok(found.is_ok_and(|found| found.len() == size))
+            }
+            Self::Web { url, client } => Ok(client.exists(&format!("{url}/{name}"))?),
+        }
+    }
+
+    /// Gives a file its place, all at once. On a disk it has to be beside it, and goes there.
+    pub(crate) fn put(&self, file: &Path, name: &str) -> Result<(), CacheError> {
+        match self {
+            Self::Directory(directory) => {
+                let place = directory.join(name);
+                fs::rename(file, &place).map_err(CacheError::io("write", place.display()))
+            }
+            Self::Web { url, client } => {
+                client.put(&format!("{url}/{name}"), file, content_type(name))?;
+                // It goes away with the directory that it is in, if not now.
+                let _ = fs::remove_file(file);
+                Ok(())
+            }
+        }
+    }
+
     /// Refuses a URL of a narinfo that leads out of the cache. On the web Nix takes full addresses
     /// too, and so do we: whatever is there is checked by its hash.
     pub(crate) fn check_url(&self, url: &str) -> Result<(), &'static str> {
@@ -144,6 +182,16 @@ impl Place {
             return Err("it leads out of the cache");
         }
         Ok(())
+    }
+}
+
+/// What Nix says that a file is.
+fn content_type(name: &str) -> &'static str {
+    match name {
+        CACHE_INFO => "text/x-nix-cache-info",
+        name if name.ends_with(".narinfo") => "text/x-nix-narinfo",
+        name if name.ends_with(".ls") => "application/json",
+        _ => "application/x-nix-nar",
     }
 }
 

@@ -20,7 +20,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::compression::CompressionSetting;
 use crate::directory::Staging;
-use crate::place::CACHE_INFO;
+use crate::place::{CACHE_INFO, Place};
 use crate::publish::{Made, Publisher};
 use crate::{CacheError, listing};
 
@@ -60,7 +60,7 @@ enum Piece {
 
 /// What all threads have at hand.
 struct Shared {
-    cache: PathBuf,
+    place: Arc<Place>,
     store_dir: StoreDir,
     settings: WriteSettings,
     threads: NonZero<usize>,
@@ -79,23 +79,33 @@ pub(crate) struct CacheWriter {
 }
 
 impl CacheWriter {
+    /// A writer to `place`; what goes to the web is made in `scratch` before.
     pub(crate) fn new(
-        cache: &Path,
+        place: &Arc<Place>,
+        scratch: &Path,
         store_dir: &StoreDir,
         settings: &WriteSettings,
         plan: &Plan,
     ) -> Result<Self> {
-        let nars = cache.join("nar");
-        fs::create_dir_all(&nars).map_err(CacheError::io("make the directory", nars.display()))?;
-        let staging = Arc::new(Staging::create(cache)?);
-        describe(cache, store_dir, settings, &staging)?;
+        let staging = Arc::new(match place.as_ref() {
+            Place::Directory(cache) => {
+                let nars = cache.join("nar");
+                fs::create_dir_all(&nars)
+                    .map_err(CacheError::io("make the directory", nars.display()))?;
+                Staging::create(cache)?
+            }
+            Place::Web { .. } => Staging::temporary(scratch)?,
+        });
+        describe(place, store_dir, settings, &staging)?;
         let threads = settings
             .threads
             .or_else(|| thread::available_parallelism().ok())
             .unwrap_or(NonZero::<usize>::MIN);
-        let publisher = Publisher::new(cache, Arc::clone(&staging), plan.infos());
+        // Whoever waits for a server keeps no core busy.
+        let workers = threads.get().max(place.puts_at_a_time());
+        let publisher = Publisher::new(Arc::clone(place), Arc::clone(&staging), plan.infos());
         let shared = Arc::new(Shared {
-            cache: cache.to_owned(),
+            place: Arc::clone(place),
             store_dir: store_dir.clone(),
             settings: settings.clone(),
             threads,
@@ -104,8 +114,8 @@ impl CacheWriter {
             wide: Mutex::new(()),
             failure: Mutex::new(None),
         });
-        let (jobs, queue) = bounded(2 * threads.get());
-        let workers = (0..threads.get())
+        let (jobs, queue) = bounded(2 * workers);
+        let workers = (0..workers)
             .map(|_| {
                 let (shared, queue) = (Arc::clone(&shared), queue.clone());
                 thread::spawn(move || {
@@ -133,7 +143,7 @@ impl CacheWriter {
     /// Why the other threads have given up.
     fn failure(&self) -> Error {
         lock(&self.shared.failure).take().unwrap_or_else(|| {
-            let action = format!("write to {}", self.shared.cache.display());
+            let action = format!("write to {}", self.shared.place.shown());
             Error::io(action)(io::Error::other("a compressing thread ended"))
         })
     }
@@ -202,14 +212,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Writes the `nix-cache-info` of a new cache.
 fn describe(
-    cache: &Path,
+    place: &Place,
     store_dir: &StoreDir,
     settings: &WriteSettings,
     staging: &Staging,
 ) -> std::result::Result<(), CacheError> {
-    let place = cache.join(CACHE_INFO);
-    let failed = || CacheError::io("write", place.display());
-    if place.try_exists().map_err(failed())? {
+    if place.get(CACHE_INFO)?.is_some() {
         return Ok(());
     }
     let info = CacheInfo {
@@ -220,8 +228,8 @@ fn describe(
     let file = staging.new_file();
     fs::write(&file, info.render())
         .and_then(|()| File::open(&file)?.sync_all())
-        .and_then(|()| fs::rename(&file, &place))
-        .map_err(failed())
+        .map_err(CacheError::io("write", file.display()))?;
+    place.put(&file, CACHE_INFO)
 }
 
 impl Shared {
@@ -229,13 +237,13 @@ impl Shared {
         match job {
             Job::Whole(nar, info) => {
                 let made = self.make(&info, nar.as_slice())?;
-                Ok(lock(&self.publisher).take(&info.path, made)?)
+                self.hand_in(&info, made)
             }
             Job::Pieces(info, receiver) => {
                 let mut pieces = Pieces { receiver, chunk: io::Cursor::default(), end: None };
                 let made = self.make(&info, &mut pieces);
                 if pieces.end == Some(true) {
-                    return Ok(lock(&self.publisher).take(&info.path, made?)?);
+                    return self.hand_in(&info, made?);
                 }
                 // Whoever reads it has found out what is wrong with it, or will hear from us.
                 match (pieces.end, made) {
@@ -244,6 +252,19 @@ impl Shared {
                 }
             }
         }
+    }
+
+    /// Hands what was made to whoever gives it its place. To the web all but the narinfo goes at
+    /// once: what no narinfo speaks of is not looked at.
+    fn hand_in(&self, info: &PathInfo, mut made: Made) -> Result<()> {
+        if self.place.is_remote() {
+            let narinfo = made.files.pop();
+            for (file, name) in std::mem::take(&mut made.files) {
+                self.place.put(&file, &name)?;
+            }
+            made.files.extend(narinfo);
+        }
+        Ok(lock(&self.publisher).take(&info.path, made)?)
     }
 
     /// Makes the files for a path.
@@ -307,8 +328,7 @@ impl Shared {
         })?;
         let mut files = Vec::with_capacity(3);
         // The name is a hash: what is there under it is this, unless somebody has damaged it.
-        let is_there = fs::metadata(self.cache.join(&url)).is_ok_and(|there| there.len() == size);
-        if is_there {
+        if self.place.has(&url, size)? {
             fs::remove_file(&file).map_err(CacheError::io("remove", file.display()))?;
         } else {
             files.push((file, url));

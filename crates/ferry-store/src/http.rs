@@ -6,8 +6,10 @@
 //! followed, ten at most.
 
 use std::fmt;
+use std::fs::File;
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::io::{self, Read};
+use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -90,10 +92,12 @@ impl Default for HttpOptions {
 #[non_exhaustive]
 pub enum HttpError {
     /// The server answered with an error.
-    #[error("GET {url}: the server answers {}{}{}", Meaning(*.status), Tries(*.attempts), Begins(.beginning))]
+    #[error("{method} {url}: the server answers {}{}{}", Meaning(*.status), Tries(*.attempts), Begins(.beginning))]
     Status {
         /// What was asked for.
         url: String,
+        /// How: `GET`, `HEAD` or `PUT`.
+        method: &'static str,
         /// The status code.
         status: u16,
         /// How often it was asked for.
@@ -102,20 +106,24 @@ pub enum HttpError {
         beginning: String,
     },
     /// There was no answer, or only a part of one.
-    #[error("GET {url}: {reason}{}", Tries(*.attempts))]
+    #[error("{method} {url}: {reason}{}", Tries(*.attempts))]
     NoAnswer {
         /// What was asked for.
         url: String,
+        /// How: `GET`, `HEAD` or `PUT`.
+        method: &'static str,
         /// What happened instead.
         reason: String,
         /// How often it was asked for.
         attempts: u32,
     },
     /// The answer is longer than can be right.
-    #[error("GET {url}: the answer is longer than {limit} bytes{}", Begins(.beginning))]
+    #[error("{method} {url}: the answer is longer than {limit} bytes{}", Begins(.beginning))]
     TooLong {
         /// What was asked for.
         url: String,
+        /// How: `GET`, `HEAD` or `PUT`.
+        method: &'static str,
         /// How many bytes were allowed.
         limit: u64,
         /// How the answer begins, made harmless.
@@ -244,7 +252,29 @@ impl HttpClient {
         }
     }
 
-    fn request(&self, url: &str, wanted: Wanted) -> Result<Got, HttpError> {
+    /// Whether there is something at `url`: asks with `HEAD`.
+    ///
+    /// # Errors
+    /// When the answer is neither 200 nor that there is nothing (404, 410).
+    pub fn exists(&self, url: &str) -> Result<bool, HttpError> {
+        match self.request(url, Wanted::Existence) {
+            Ok(_) => Ok(true),
+            Err(error) if matches!(error.status(), Some(404 | 410)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Puts a file to `url`, from its beginning again where something goes wrong in the middle of
+    /// it.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or the answer is not one of success.
+    pub fn put(&self, url: &str, file: &Path, content_type: &str) -> Result<(), HttpError> {
+        self.request(url, Wanted::Stored { file, content_type }).map(drop)
+    }
+
+    fn request(&self, url: &str, wanted: Wanted<'_>) -> Result<Got, HttpError> {
+        let method = wanted.method();
         let uri: Uri = url
             .parse()
             .ok()
@@ -259,16 +289,23 @@ impl HttpClient {
             let asked_to_wait = match outcome {
                 Outcome::Done(got) => return Ok(got),
                 Outcome::TooLong { limit, beginning } => {
-                    return Err(HttpError::TooLong { url: shown, limit, beginning });
+                    return Err(HttpError::TooLong { url: shown, method, limit, beginning });
                 }
                 Outcome::Status { status, wait, .. } if may_retry && is_trouble(status) => wait,
                 Outcome::Status { status, beginning, .. } => {
-                    return Err(HttpError::Status { url: shown, status, attempts, beginning });
+                    return Err(HttpError::Status {
+                        url: shown,
+                        method,
+                        status,
+                        attempts,
+                        beginning,
+                    });
                 }
                 Outcome::Failed(error) if may_retry && is_passing(&error) => None,
                 Outcome::Failed(error) => {
                     return Err(HttpError::NoAnswer {
                         url: shown,
+                        method,
                         reason: reason(&error),
                         attempts,
                     });
@@ -280,21 +317,33 @@ impl HttpClient {
         }
     }
 
-    fn attempt(&self, uri: &Uri, wanted: Wanted) -> Outcome {
-        let request = self.agent.get(uri);
-        let request = match wanted {
-            Wanted::Bytes(_) => request,
-            Wanted::Stream => request.config().timeout_global(None).build(),
+    fn attempt(&self, uri: &Uri, wanted: Wanted<'_>) -> Outcome {
+        let called = match wanted {
+            Wanted::Bytes(_) => self.agent.get(uri).call(),
+            Wanted::Stream => self.agent.get(uri).config().timeout_global(None).build().call(),
+            Wanted::Existence => self.agent.head(uri).call(),
+            Wanted::Stored { file, content_type } => File::open(file)
+                .map_err(ureq::Error::Io)
+                .and_then(|file| self.send(uri, file, content_type)),
         };
-        let mut response = match request.call() {
+        let mut response = match called {
             Ok(response) => response,
             Err(error) => return Outcome::Failed(error),
         };
         let status = response.status();
+        if matches!(wanted, Wanted::Stored { .. }) && status.is_success() {
+            // What is read to its end leaves the connection usable.
+            let _ = read(response.body_mut(), ERROR_BODY_LIMIT);
+            return Outcome::Done(Got::Bytes(Vec::new()));
+        }
         if status == StatusCode::OK {
-            let Wanted::Bytes(limit) = wanted else {
-                let body = response.into_body().into_with_config().limit(u64::MAX).reader();
-                return Outcome::Done(Got::Stream(Box::new(body)));
+            let limit = match wanted {
+                Wanted::Bytes(limit) => limit,
+                Wanted::Stream => {
+                    let body = response.into_body().into_with_config().limit(u64::MAX).reader();
+                    return Outcome::Done(Got::Stream(Box::new(body)));
+                }
+                _ => return Outcome::Done(Got::Bytes(Vec::new())),
             };
             return match read(response.body_mut(), limit) {
                 Ok(bytes) if bytes.len() as u64 > limit => {
@@ -313,6 +362,16 @@ impl HttpClient {
         Outcome::Status { status: status.as_u16(), wait, beginning: beginning(&body) }
     }
 
+    fn send(
+        &self,
+        uri: &Uri,
+        file: File,
+        content_type: &str,
+    ) -> Result<ureq::http::Response<Body>, ureq::Error> {
+        let request = self.agent.put(uri).content_type(content_type);
+        request.config().timeout_global(None).build().send(file)
+    }
+
     /// How long to wait after this many attempts. Up to half of it is left to chance, so that
     /// many threads do not come back all at once.
     fn wait(&self, attempts: u32, asked_to_wait: Option<Duration>) -> Duration {
@@ -325,12 +384,27 @@ impl HttpClient {
     }
 }
 
-/// In which form an answer is wanted.
+/// What is wanted.
 #[derive(Clone, Copy)]
-enum Wanted {
-    /// In memory, and no more than so many bytes.
+enum Wanted<'a> {
+    /// What is there, in memory, and no more than so many bytes.
     Bytes(u64),
+    /// What is there, as it comes.
     Stream,
+    /// Whether there is anything.
+    Existence,
+    /// That this is there.
+    Stored { file: &'a Path, content_type: &'a str },
+}
+
+impl Wanted<'_> {
+    fn method(self) -> &'static str {
+        match self {
+            Self::Bytes(_) | Self::Stream => "GET",
+            Self::Existence => "HEAD",
+            Self::Stored { .. } => "PUT",
+        }
+    }
 }
 
 /// An answer.

@@ -252,7 +252,7 @@ fn redirects_lead_to_the_nar_and_circles_end() {
 fn a_cache_that_is_damaged_where_it_is_written_says_so() {
     let cache = Cache::new("compression=zstd");
     fs::write(cache.narinfo("top"), "").unwrap();
-    let again = open(&address(cache.directory.path(), ""));
+    let again = open(&address(cache.directory.path(), "compression=zstd"));
     let error = copy_all(&some_objects().store(), &again).unwrap_err().to_string();
     assert!(error.contains(&narinfo::file_name(&path("top"))), "{error}");
     // A NAR of another size than it should have is no reason not to write it.

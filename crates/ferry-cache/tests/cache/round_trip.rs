@@ -1,5 +1,6 @@
 //! What goes into a cache comes out of it, and is written once.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::thread;
@@ -11,6 +12,7 @@ use ferry_formats::{NarHash, NixHash, StoreDir};
 use ferry_store::Store as _;
 use ferry_store::copy;
 use ferry_store::progress::Silent;
+use ferry_test_world::{Answer, Origin};
 
 use crate::support::{
     Objects, address, all, copy_all, files, impatient, new_store, open, path, serve, some_objects,
@@ -177,11 +179,43 @@ fn base64(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn a_cache_on_the_web_says_that_it_is_not_written_to() {
-    let origin = ferry_test_world::Origin::start();
-    origin.serve("/nix-cache-info", "StoreDir: /nix/store\n");
+fn on_the_web_and_on_a_disk_it_is_the_same_cache() {
+    let objects = some_objects();
+    let parameters = "compression=zstd&write-nar-listing=1";
+    let directory = tempfile::tempdir().unwrap();
+    copy_all(&objects.store(), &open(&address(directory.path(), parameters))).unwrap();
+    let origin = Origin::start();
+    origin.take_files();
+    let place = format!("{}/some/cache?{parameters}", origin.url());
+    // A server that is in trouble now and then.
+    let nar = files(directory.path()).into_keys().find(|name| name.starts_with("nar/")).unwrap();
+    let trouble = Answer::Status("503 Service Unavailable", Vec::new(), Vec::new());
+    origin.answer_next(&format!("/some/cache/{nar}"), trouble);
+    let name = narinfo::file_name(&path("middle"));
+    (0..2).for_each(|_| origin.answer_next(&format!("/some/cache/{name}"), Answer::Cut));
+    let report = copy_all(&objects.store(), &open(&place)).unwrap();
+    assert_eq!((report.added, report.present), (5, 0));
+    let there: BTreeMap<String, Vec<u8>> = origin
+        .files()
+        .into_iter()
+        .map(|(name, bytes)| (name.replacen("/some/cache/", "", 1), bytes.to_vec()))
+        .collect();
+    assert!(there == files(directory.path()));
+
+    let before = origin.requests();
+    let report = copy_all(&objects.store(), &open(&place)).unwrap();
+    assert_eq!((report.added, report.present), (0, 5));
+    // A narinfo each, and twice (once to see what is to be copied) that it is a cache.
+    let asked = origin.requests() - before;
+    assert!(asked <= 5 + 2, "{asked} requests for nothing");
+}
+
+#[test]
+fn a_server_that_takes_nothing_is_named_with_what_it_says() {
+    let origin = Origin::start();
     let error = copy_all(&some_objects().store(), &open(&origin.url())).unwrap_err().to_string();
-    assert!(error.contains(&origin.url()) && error.contains("cannot be written to"), "{error}");
+    let expected = format!("PUT {}/nix-cache-info: the server answers 405", origin.url());
+    assert!(error.starts_with(&expected), "{error}");
 }
 
 #[test]

@@ -132,6 +132,11 @@ pub(crate) fn all(store: &dyn Store) -> BTreeMap<StorePath, PathInfo> {
     closure(store, &store.all_paths().unwrap().unwrap()).unwrap()
 }
 
+/// The closure of one path.
+pub(crate) fn named(store: &dyn Store, name: &str) -> BTreeMap<StorePath, PathInfo> {
+    closure(store, &[path(name)]).unwrap()
+}
+
 /// Copies everything.
 pub(crate) fn copy_all(from: &dyn Store, to: &dyn Destination) -> Result<CopyReport> {
     copy(from, to, all(from), &[], &Silent)

@@ -19,7 +19,10 @@ pub(crate) fn create(context: &Context, options: &CacheCreate) -> Result<(), Fai
     let mut keys = secret_keys(&options.what.sign_key)?;
     keys.extend(secret_keys(&address.secret_key_files)?);
     let http = context.http_options(&options.to)?;
-    let open = |store_dir| BinaryCache::new(&address, store_dir, &http);
+    let open = |store_dir| {
+        BinaryCache::new(&address, store_dir, &http)
+            .map(|cache| cache.with_scratch_directory(std::env::temp_dir()))
+    };
     if options.references_graph.is_empty() {
         let source = OpenSource::open(context, &options.from)?;
         let selection = selected(context, &options.what, &options.from, &source)?;

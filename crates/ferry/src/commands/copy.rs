@@ -46,7 +46,8 @@ pub(crate) fn run(context: &Context, options: &Copy) -> Result<(), Failure> {
         let address = CacheAddress::parse(&options.to)?;
         keys.extend(secret_keys(&address.secret_key_files)?);
         let http = context.http_options(&options.to)?;
-        let cache = BinaryCache::new(&address, store.store_dir(), &http)?;
+        let cache = BinaryCache::new(&address, store.store_dir(), &http)?
+            .with_scratch_directory(std::env::temp_dir());
         return carry(context, store, &cache, selection, &keys);
     }
     let trust = if options.no_check_sigs {

@@ -5,6 +5,9 @@
 //! wait longer, up to [`HttpOptions::longest_wait`]. Any other answer is final. Redirects are
 //! followed, ten at most.
 
+mod error;
+mod options;
+
 use std::fmt;
 use std::fs::File;
 use std::hash::{BuildHasher as _, Hasher as _};
@@ -14,168 +17,18 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use thiserror::Error;
 use ureq::http::{HeaderValue, StatusCode, Uri};
 use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, Body, Proxy};
 
-use crate::message::{Begins, beginning, harmless};
+use crate::message::{beginning, harmless};
+
+pub use error::HttpError;
+pub use options::{HttpOptions, HttpProxy, HttpTimeouts};
 
 /// How much of an answer that is an error is read: what is read to its end leaves the connection
 /// usable.
 const ERROR_BODY_LIMIT: u64 = 64 << 10;
-
-/// How to talk HTTP.
-#[derive(Clone, Debug)]
-pub struct HttpOptions {
-    /// How many requests may be under way at a time, at least one. 25 unless set, as in Nix
-    /// (`http-connections`).
-    pub connections: usize,
-    /// Limits on how long things take.
-    pub timeouts: HttpTimeouts,
-    /// How often a request that failed is made again. 4 unless set, as in Nix
-    /// (`download-attempts` counts the first one too).
-    pub retries: u32,
-    /// How long to wait before the first retry; each further wait is twice as long.
-    pub first_wait: Duration,
-    /// No wait is longer, whatever the server asks for.
-    pub longest_wait: Duration,
-    /// What to call ourselves.
-    pub user_agent: String,
-    /// A proxy to go through.
-    pub proxy: Option<HttpProxy>,
-    /// Certificates to trust instead of Mozilla's, in PEM.
-    pub certificates: Option<Vec<u8>>,
-}
-
-/// Limits on how long a request takes, each attempt by itself.
-#[derive(Clone, Copy, Debug)]
-pub struct HttpTimeouts {
-    /// Finding the host, and then connecting to it.
-    pub connect: Duration,
-    /// Waiting for the next bytes.
-    pub read: Duration,
-    /// The whole of it.
-    pub total: Duration,
-}
-
-/// A proxy.
-#[derive(Clone, Debug)]
-pub struct HttpProxy {
-    /// Its address: `http://HOST:PORT`.
-    pub url: String,
-    /// Hosts to reach without it, as in `NO_PROXY`.
-    pub except: Vec<String>,
-}
-
-impl Default for HttpOptions {
-    fn default() -> Self {
-        Self {
-            connections: 25,
-            timeouts: HttpTimeouts {
-                connect: Duration::from_secs(15),
-                read: Duration::from_secs(60),
-                total: Duration::from_secs(300),
-            },
-            retries: 4,
-            first_wait: Duration::from_millis(250),
-            longest_wait: Duration::from_secs(60),
-            user_agent: concat!("ferry/", env!("CARGO_PKG_VERSION")).to_owned(),
-            proxy: None,
-            certificates: None,
-        }
-    }
-}
-
-/// Why a request got no answer, or not the one wanted. Passwords in a URL are not shown.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum HttpError {
-    /// The server answered with an error.
-    #[error("{method} {url}: the server answers {}{}{}", Meaning(*.status), Tries(*.attempts), Begins(.beginning))]
-    Status {
-        /// What was asked for.
-        url: String,
-        /// How: `GET`, `HEAD` or `PUT`.
-        method: &'static str,
-        /// The status code.
-        status: u16,
-        /// How often it was asked for.
-        attempts: u32,
-        /// How the answer begins, made harmless.
-        beginning: String,
-    },
-    /// There was no answer, or only a part of one.
-    #[error("{method} {url}: {reason}{}", Tries(*.attempts))]
-    NoAnswer {
-        /// What was asked for.
-        url: String,
-        /// How: `GET`, `HEAD` or `PUT`.
-        method: &'static str,
-        /// What happened instead.
-        reason: String,
-        /// How often it was asked for.
-        attempts: u32,
-    },
-    /// The answer is longer than can be right.
-    #[error("{method} {url}: the answer is longer than {limit} bytes{}", Begins(.beginning))]
-    TooLong {
-        /// What was asked for.
-        url: String,
-        /// How: `GET`, `HEAD` or `PUT`.
-        method: &'static str,
-        /// How many bytes were allowed.
-        limit: u64,
-        /// How the answer begins, made harmless.
-        beginning: String,
-    },
-    /// Not an address of a web server.
-    #[error("`{url}` is not an http or https URL")]
-    BadUrl {
-        /// What was given.
-        url: String,
-    },
-    /// A setting that cannot be used.
-    #[error("HTTP setting `{setting}`: {reason}")]
-    Setting {
-        /// Which one of [`HttpOptions`].
-        setting: &'static str,
-        /// What is wrong with it.
-        reason: String,
-    },
-}
-
-impl HttpError {
-    /// The status code that the server answered with, if that is what went wrong.
-    #[must_use]
-    pub fn status(&self) -> Option<u16> {
-        match self {
-            Self::Status { status, .. } => Some(*status),
-            _ => None,
-        }
-    }
-}
-
-/// The part of a message that says how often it was tried, where that was more than once.
-struct Tries(u32);
-
-impl fmt::Display for Tries {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0 > 1 { write!(formatter, " ({} attempts)", self.0) } else { Ok(()) }
-    }
-}
-
-/// A status code with what it means.
-struct Meaning(u16);
-
-impl fmt::Display for Meaning {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match StatusCode::from_u16(self.0).ok().and_then(|status| status.canonical_reason()) {
-            Some(meaning) => write!(formatter, "{} {meaning}", self.0),
-            None => write!(formatter, "{}", self.0),
-        }
-    }
-}
 
 /// Makes requests. Several threads may use one at the same time, and share its connections.
 pub struct HttpClient {
@@ -252,14 +105,15 @@ impl HttpClient {
         }
     }
 
-    /// Whether there is something at `url`: asks with `HEAD`.
+    /// Whether there is something at `url`: asks with `HEAD`. "Forbidden" counts as nothing, as in
+    /// Nix: a bucket of S3 that nobody may list says so of what it does not have.
     ///
     /// # Errors
-    /// When the answer is neither 200 nor that there is nothing (404, 410).
+    /// When the answer is neither 200 nor that there is nothing (403, 404, 410).
     pub fn exists(&self, url: &str) -> Result<bool, HttpError> {
         match self.request(url, Wanted::Existence) {
             Ok(_) => Ok(true),
-            Err(error) if matches!(error.status(), Some(404 | 410)) => Ok(false),
+            Err(error) if matches!(error.status(), Some(403 | 404 | 410)) => Ok(false),
             Err(error) => Err(error),
         }
     }

@@ -76,15 +76,80 @@ pub fn parse(store_dir: &StoreDir, text: &[u8]) -> Result<Narinfo, NarinfoError>
     })
 }
 
-/// The store directory that a `nix-cache-info` names, if it names one: lines `NAME: VALUE`, of
-/// which those that are not understood are passed over, as Nix does.
-#[must_use]
-pub fn store_dir_of_cache(cache_info: &[u8]) -> Option<String> {
-    String::from_utf8_lossy(cache_info)
-        .lines()
-        .filter_map(|line| line.split_once(':'))
-        .find(|(name, _)| *name == "StoreDir")
-        .map(|(_, value)| value.trim().to_owned())
+impl Narinfo {
+    /// The text of the `.narinfo`, with its fields in Nix's order.
+    ///
+    /// # Errors
+    /// When no reader could make sense of it: an empty URL, a NAR of no bytes.
+    pub fn render(&self, store_dir: &StoreDir) -> Result<Vec<u8>, NarinfoError> {
+        let info = &self.info;
+        let nar_hash = NixHash::Sha256(info.nar_hash.0);
+        NarInfo::builder_in(
+            store_dir.clone(),
+            info.path.clone(),
+            self.url.clone(),
+            nar_hash,
+            info.nar_size,
+        )
+        .compression(self.compression.clone())
+        .references(info.references.iter().cloned())
+        .deriver(info.deriver.clone())
+        .signatures(info.signatures.iter().cloned())
+        .content_address(info.ca.clone())
+        .file_hash(self.file_hash.clone())
+        .file_size(self.file_size)
+        .build()
+        .map(|narinfo| narinfo.to_canonical_bytes())
+        .map_err(|source| NarinfoError { reason: source.to_string() })
+    }
+}
+
+/// A cache's `nix-cache-info`: lines `NAME: VALUE`, of which those that are not understood are
+/// passed over, as Nix does.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CacheInfo {
+    /// The directory that its paths begin with.
+    pub store_dir: Option<String>,
+    /// Whether Nix may ask it for very many paths at a time.
+    pub want_mass_query: Option<bool>,
+    /// Among several caches, Nix asks the one with the least number first.
+    pub priority: Option<u32>,
+}
+
+impl CacheInfo {
+    /// Reads it.
+    #[must_use]
+    pub fn parse(text: &[u8]) -> Self {
+        let mut info = Self::default();
+        for line in String::from_utf8_lossy(text).lines() {
+            let Some((name, value)) = line.split_once(':') else { continue };
+            let value = value.trim();
+            match name {
+                "StoreDir" => info.store_dir = Some(value.to_owned()),
+                "WantMassQuery" => info.want_mass_query = Some(value == "1"),
+                "Priority" => info.priority = value.parse().ok(),
+                _ => {}
+            }
+        }
+        info
+    }
+
+    /// Its text, with a line for each thing that it says.
+    #[must_use]
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        let mut line = |name: &str, value: String| text.push_str(&format!("{name}: {value}\n"));
+        if let Some(store_dir) = &self.store_dir {
+            line("StoreDir", store_dir.clone());
+        }
+        if let Some(want) = self.want_mass_query {
+            line("WantMassQuery", u8::from(want).to_string());
+        }
+        if let Some(priority) = self.priority {
+            line("Priority", priority.to_string());
+        }
+        text
+    }
 }
 
 #[cfg(test)]
@@ -141,9 +206,44 @@ mod tests {
     }
 
     #[test]
-    fn a_cache_names_its_store_directory_or_does_not() {
-        let found = store_dir_of_cache(b"WantMassQuery: 1\nStoreDir:  /gnu/store \n");
-        assert_eq!(found.as_deref(), Some("/gnu/store"));
-        assert_eq!(store_dir_of_cache(b"Priority: 40\n"), None);
+    fn what_is_rendered_is_what_was_parsed() {
+        let store_dir = StoreDir::default();
+        let narinfo = parse(&store_dir, text().as_bytes()).unwrap();
+        let rendered = narinfo.render(&store_dir).unwrap();
+        assert_eq!(parse(&store_dir, &rendered).unwrap(), narinfo);
+        let names: Vec<String> = String::from_utf8(rendered)
+            .unwrap()
+            .lines()
+            .map(|line| line.split(':').next().unwrap().to_owned())
+            .collect();
+        let expected = [
+            "StorePath",
+            "URL",
+            "Compression",
+            "FileHash",
+            "FileSize",
+            "NarHash",
+            "NarSize",
+            "References",
+            "Deriver",
+            "Sig",
+            "Sig",
+        ];
+        assert_eq!(names, expected);
+        assert!(Narinfo { url: String::new(), ..narinfo }.render(&store_dir).is_err());
+    }
+
+    #[test]
+    fn a_cache_says_something_about_itself_or_does_not() {
+        let found =
+            CacheInfo::parse(b"WantMassQuery: 1\nStoreDir:  /gnu/store \nNew: x\nPriority: 7\n");
+        let expected = CacheInfo {
+            store_dir: Some("/gnu/store".to_owned()),
+            want_mass_query: Some(true),
+            priority: Some(7),
+        };
+        assert_eq!(found, expected);
+        assert_eq!(CacheInfo::parse(found.render().as_bytes()), found);
+        assert_eq!(CacheInfo::parse(b"Priority: high\n<html>\n"), CacheInfo::default());
     }
 }

@@ -7,7 +7,8 @@ const SHOWN: usize = 120;
 
 /// How some bytes begin: at most 120 characters, in quotes, with whatever a terminal might act on
 /// escaped. Empty for no bytes.
-pub(crate) fn beginning(bytes: &[u8]) -> String {
+#[must_use]
+pub fn beginning(bytes: &[u8]) -> String {
     // No character takes more than four bytes.
     let head = bytes.get(..SHOWN * 4 + 4).unwrap_or(bytes);
     let text = harmless(String::from_utf8_lossy(head).trim());
@@ -15,7 +16,8 @@ pub(crate) fn beginning(bytes: &[u8]) -> String {
 }
 
 /// The part of a message that says how something [begins](beginning), if there is anything.
-pub(crate) struct Begins<'a>(pub(crate) &'a str);
+#[derive(Clone, Copy, Debug)]
+pub struct Begins<'a>(pub &'a str);
 
 impl fmt::Display for Begins<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -24,7 +26,8 @@ impl fmt::Display for Begins<'_> {
 }
 
 /// A text cut short after 120 characters, with whatever a terminal might act on escaped.
-pub(crate) fn harmless(text: &str) -> String {
+#[must_use]
+pub fn harmless(text: &str) -> String {
     let mut shown = String::new();
     for character in text.chars().take(SHOWN) {
         match character {

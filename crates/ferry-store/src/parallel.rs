@@ -6,7 +6,10 @@ use std::thread;
 /// Calls `work` for each item on at most `threads` threads, and returns what it returned, in the
 /// order of the items. The first failure ends it: what was not begun by then is left out, and of
 /// several failures the one of the first item is returned.
-pub(crate) fn in_parallel<T: Sync, R: Send, E: Send>(
+///
+/// # Errors
+/// What `work` fails with.
+pub fn in_parallel<T: Sync, R: Send, E: Send>(
     items: &[T],
     threads: usize,
     work: impl Fn(&T) -> Result<R, E> + Sync,

@@ -45,6 +45,8 @@ struct State {
     most_under_way: usize,
     /// Until how many wait no one is answered.
     hold_for: usize,
+    /// Whether files may be put.
+    takes_files: bool,
     stopped: bool,
 }
 
@@ -67,6 +69,16 @@ impl Origin {
     pub fn serve(&self, path: &str, bytes: impl Into<Vec<u8>>) {
         assert!(path.starts_with('/'), "{path} does not start with a slash");
         lock(&self.state).files.insert(path.to_owned(), bytes.into().into());
+    }
+
+    /// From now on serves what is put to it, too.
+    pub fn take_files(&self) {
+        lock(&self.state).takes_files = true;
+    }
+
+    /// What it serves.
+    pub fn files(&self) -> BTreeMap<String, Arc<[u8]>> {
+        lock(&self.state).files.clone()
     }
 
     /// Gives this answer to the next request for `path`. Several are given in turn; after them
@@ -170,6 +182,7 @@ fn answer_all(stream: &TcpStream, state: &Mutex<State>, gathered: &Condvar) -> i
             return Ok(());
         }
         let mut close = false;
+        let (mut length, mut expects) = (None, false);
         loop {
             let mut header = String::new();
             if reader.read_line(&mut header)? == 0 {
@@ -177,12 +190,38 @@ fn answer_all(stream: &TcpStream, state: &Mutex<State>, gathered: &Condvar) -> i
             }
             let header = header.trim().to_ascii_lowercase();
             close |= header == "connection: close";
+            expects |= header == "expect: 100-continue";
+            if let Some(value) = header.strip_prefix("content-length:") {
+                length = value.trim().parse().ok();
+            }
             if header.is_empty() {
                 break;
             }
         }
         let mut words = request.split_whitespace();
         let (method, path) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
+        let put = (method == "PUT" && lock(state).takes_files).then_some(length).flatten();
+        if let Some(length) = put {
+            if expects {
+                (&*stream).write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
+            }
+            let mut body = vec![0; length];
+            reader.read_exact(&mut body)?;
+            let (_, special) = arrive(path, state, gathered);
+            let answered = Answered(state);
+            let status = match special {
+                Some(Answer::Cut | Answer::Silence) => return Ok(()),
+                Some(Answer::Status(status, ..)) => status,
+                None => {
+                    lock(state).files.insert(path.to_owned(), body.into());
+                    "201 Created"
+                }
+            };
+            drop(answered);
+            let head = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
+            (&*stream).write_all(head.as_bytes())?;
+            continue;
+        }
         let (found, special) = arrive(path, state, gathered);
         let answered = Answered(state);
         let mut writer = stream;

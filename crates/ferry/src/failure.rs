@@ -6,6 +6,7 @@ use std::io::ErrorKind;
 use std::process::ExitCode;
 
 use ferry_bundle::BundleError;
+use ferry_cache::CacheError;
 use ferry_graph::query::QueryError;
 use ferry_graph::{GraphError, Missing};
 use ferry_store::Error;
@@ -109,6 +110,12 @@ impl From<BundleError> for Failure {
     }
 }
 
+impl From<CacheError> for Failure {
+    fn from(error: CacheError) -> Self {
+        Error::from(error).into()
+    }
+}
+
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let (hint, code) = store_hint(&error);
@@ -139,6 +146,22 @@ fn bundle_hint(error: &BundleError) -> Option<&'static str> {
         BundleError::Io { source, .. } if source.kind() == ErrorKind::StorageFull => {
             Some("make room, or write the bundle somewhere else")
         }
+        _ => None,
+    }
+}
+
+fn cache_hint(error: &CacheError) -> Option<&'static str> {
+    match error {
+        CacheError::NoNar { .. } | CacheError::BadNar { .. } => Some(
+            "the cache is damaged: remove the narinfo of this path there, and copy the path into \
+             it again from a store that has it",
+        ),
+        CacheError::BadNarinfo { .. }
+        | CacheError::BadUrl { .. }
+        | CacheError::OtherPath { .. } => {
+            Some("the cache is damaged, or what answers is something else")
+        }
+        CacheError::OtherStore { .. } => Some("set NIX_STORE_DIR to that directory"),
         _ => None,
     }
 }
@@ -189,10 +212,16 @@ fn store_hint(error: &Error) -> (Option<String>, u8) {
         Error::Io { source, .. } if source.kind() == ErrorKind::PermissionDenied => {
             "run this as root, or go through the daemon (`--store daemon`, `--to daemon`)"
         }
-        Error::Other(inner) => match inner.downcast_ref::<BundleError>().and_then(bundle_hint) {
-            Some(hint) => hint,
-            None => return (None, FAILED),
-        },
+        Error::Other(inner) => {
+            if let Some(CacheError::BadAddress { .. }) = inner.downcast_ref() {
+                return (None, USAGE);
+            }
+            let bundle = inner.downcast_ref::<BundleError>().and_then(bundle_hint);
+            match bundle.or_else(|| inner.downcast_ref::<CacheError>().and_then(cache_hint)) {
+                Some(hint) => hint,
+                None => return (None, FAILED),
+            }
+        }
         _ => return (None, FAILED),
     };
     (Some(hint.to_owned()), FAILED)

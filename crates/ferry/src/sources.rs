@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 
 use ferry_bundle::Bundle;
+use ferry_cache::{BinaryCache, CacheAddress};
 use ferry_formats::StoreDir;
 use ferry_graph::Explorer;
 use ferry_store::Store;
-use ferry_store::facts::{BinaryCache, ReferencesGraph, StoreFacts, Trace, Unfinished};
+use ferry_store::facts::{ReferencesGraph, StoreFacts, Trace, Unfinished};
 use ferry_store::trust::TrustPolicy;
 use ferry_store::uri::{OpenStore, Purpose};
 
@@ -21,15 +22,17 @@ const DEFAULT_STORE: &str = "auto";
 pub(crate) enum OpenSource {
     Store(OpenStore),
     Bundle(Box<Bundle>),
-    /// The address of a binary cache.
-    Cache(String),
+    Cache(Box<BinaryCache>),
 }
 
 impl OpenSource {
     /// Opens the store, bundle or cache with this address.
     pub(crate) fn open(context: &Context, address: &str) -> Result<Self, Failure> {
-        if ["http://", "https://", "file://"].iter().any(|scheme| address.starts_with(scheme)) {
-            return Ok(Self::Cache(address.to_owned()));
+        if CacheAddress::is_one(address) {
+            let parsed = CacheAddress::parse(address)?;
+            let options = context.http_options(address)?;
+            let cache = BinaryCache::new(&parsed, &context.store_dir()?, &options)?;
+            return Ok(Self::Cache(Box::new(cache)));
         }
         let file = context.surroundings.working_directory.join(address);
         if file.is_file() {
@@ -40,30 +43,28 @@ impl OpenSource {
         context.open_store(address, Purpose::Read, trust, false, &[]).map(Self::Store)
     }
 
-    /// As a store that has objects in it; a cache is asked for its facts only.
+    /// As a store whose objects are at hand; from a cache they would have to be fetched.
     pub(crate) fn store(&self) -> Option<&dyn Store> {
+        Some(self.any_store()).filter(|_| !matches!(self, Self::Cache(_)))
+    }
+
+    /// As a store that can be copied from.
+    pub(crate) fn any_store(&self) -> &dyn Store {
         match self {
-            Self::Store(store) => Some(store.store()),
-            Self::Bundle(bundle) => Some(bundle.as_ref()),
-            Self::Cache(_) => None,
+            Self::Store(store) => store.store(),
+            Self::Bundle(bundle) => bundle.as_ref(),
+            Self::Cache(cache) => cache.as_ref(),
         }
     }
 
     /// Adds what it knows.
-    pub(crate) fn add_to<'a>(
-        &'a self,
-        context: &Context,
-        explorer: &mut Explorer<'a>,
-    ) -> Result<(), Failure> {
+    pub(crate) fn add_to<'a>(&'a self, explorer: &mut Explorer<'a>) -> Result<(), Failure> {
         match self {
             Self::Store(store) => explorer.add_source(store.facts()),
             Self::Bundle(bundle) => explorer.add_source(Box::new(StoreFacts::new(bundle.as_ref()))),
-            Self::Cache(address) => {
-                let store_dir = explorer.graph().store_dir().clone();
+            Self::Cache(cache) => {
                 let kept = Context::cache_directory().map(|cache| cache.join("narinfos"));
-                let options = context.http_options(address)?;
-                let cache = BinaryCache::new(address, &store_dir, &options, kept.as_deref());
-                explorer.add_source(Box::new(cache.map_err(Failure::new)?));
+                explorer.add_source(Box::new(cache.facts(kept.as_deref())));
             }
         }
         Ok(())
@@ -106,7 +107,7 @@ impl<'o> OpenSources<'o> {
     pub(crate) fn explorer(&self, context: &Context) -> Result<Explorer<'_>, Failure> {
         let mut explorer = Explorer::new(self.store_dir.clone());
         for store in &self.stores {
-            store.add_to(context, &mut explorer)?;
+            store.add_to(&mut explorer)?;
         }
         for file in &self.options.references_graph {
             let graph = ReferencesGraph::read(file, &self.store_dir).map_err(Failure::new)?;

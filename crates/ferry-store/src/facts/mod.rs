@@ -5,12 +5,10 @@
 //! | [`LocalFacts`], the database and the `.drv` files of a store on disk | yes | yes | |
 //! | [`StoreFacts`], any other store: a daemon, a bundle | yes | yes | |
 //! | [`ReferencesGraph`], what Nix writes into a build for `exportReferencesGraph` | yes | | |
-//! | [`BinaryCache`], the narinfos of a cache on a disk or on the web | yes | | |
 //! | [`Trace`], a recorded evaluation | | | yes |
+//!
+//! Binary caches, which know run dependencies, are the business of `ferry-cache`.
 
-mod answers;
-mod cache;
-mod cache_place;
 mod derivations;
 mod local;
 #[cfg(test)]
@@ -25,7 +23,6 @@ mod store;
 mod trace;
 mod trace_line;
 
-pub use cache::{BinaryCache, CacheError};
 pub use local::LocalFacts;
 pub use references_graph::{ReferencesGraph, ReferencesGraphEntry, ReferencesGraphError};
 pub use store::StoreFacts;

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::Path;
 
-use ferry_formats::{StoreDir, StorePath};
+use ferry_formats::{NarHash, StoreDir, StorePath};
 use ferry_graph::{Facts, FactsError, Ledger, NodeId, ObjectFacts, Question};
 use thiserror::Error;
 
@@ -80,6 +80,8 @@ pub struct ReferencesGraphEntry {
     pub path: StorePath,
     /// What it refers to, perhaps itself included; sorted.
     pub references: Vec<StorePath>,
+    /// Hash of its NAR, where the form has it.
+    pub nar_hash: Option<NarHash>,
     /// Size of its NAR in bytes, where the form has it.
     pub nar_size: Option<u64>,
     /// The derivation that made it. That there is none says nothing: most forms leave it out.
@@ -171,6 +173,12 @@ impl ReferencesGraph {
             }
         }
         Ok(())
+    }
+
+    /// What to call it: the file it is from.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// What it says, each path once, in the order of the file.

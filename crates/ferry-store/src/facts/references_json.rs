@@ -5,7 +5,7 @@
 //! changed: Nix 2.8 has no `valid` unless it is false, Nix 2.19 writes `ca` as null where it is
 //! otherwise left out.
 
-use ferry_formats::{StoreDir, StorePath};
+use ferry_formats::{NarHash, StoreDir, StorePath};
 use serde_json::{Map, Value};
 
 use super::references_graph::{ReferencesGraphEntry, ReferencesGraphError};
@@ -110,12 +110,22 @@ impl Reader<'_> {
                 self.error(&format!("{place}.narSize"), "it is not a number of bytes")
             })?),
         };
+        // Newer versions write it in another form; whoever wants it can compute it.
+        let nar_hash = object.get("narHash").and_then(Value::as_str);
+        let nar_hash = nar_hash.and_then(|text| NarHash::parse(text).ok());
         let deriver = match object.get("deriver") {
             None | Some(Value::Null) => None,
             value => Some(self.path(&format!("{place}.deriver"), value)?),
         };
         let content_addressed = Some(!matches!(object.get("ca"), None | Some(Value::Null)));
-        Ok(ReferencesGraphEntry { path, references, nar_size, deriver, content_addressed })
+        Ok(ReferencesGraphEntry {
+            path,
+            references,
+            nar_hash,
+            nar_size,
+            deriver,
+            content_addressed,
+        })
     }
 
     fn path(&self, place: &str, value: Option<&Value>) -> Result<StorePath, ReferencesGraphError> {

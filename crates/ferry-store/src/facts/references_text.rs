@@ -80,12 +80,11 @@ pub(super) fn parse(
     let mut entries = Vec::new();
     while !lines.rest.is_empty() {
         let path = lines.path(store_dir, "a store path")?;
-        let mut nar_size = None;
+        let (mut nar_hash, mut nar_size) = (None, None);
         if with_hashes {
             let hash = lines.text("a NAR hash")?;
-            if NarHash::parse(hash).is_err() {
-                return Err(lines.unexpected(hash.as_bytes(), "a NAR hash"));
-            }
+            let parsed = NarHash::parse(hash);
+            nar_hash = Some(parsed.map_err(|_| lines.unexpected(hash.as_bytes(), "a NAR hash"))?);
             nar_size = Some(lines.number("a NAR size")?);
         }
         let deriver = if lines.rest.starts_with(b"\n") {
@@ -102,6 +101,7 @@ pub(super) fn parse(
         entries.push(ReferencesGraphEntry {
             path,
             references,
+            nar_hash,
             nar_size,
             deriver,
             content_addressed: None,

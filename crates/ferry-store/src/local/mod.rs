@@ -12,6 +12,7 @@ mod roots;
 mod schema;
 mod staging;
 pub(crate) mod tables;
+mod unregistered;
 mod writer;
 
 use std::io::ErrorKind;
@@ -23,6 +24,7 @@ use ferry_formats::{NarHash, PathInfo, StoreDir, StorePath};
 pub use layout::Layout;
 pub use ranges::LocalNarRanges;
 pub use roots::replace_symlink;
+pub use unregistered::UnregisteredStore;
 
 use crate::admission::Plan;
 use crate::daemon::{Address, DaemonOptions, DaemonStore};

@@ -6,7 +6,7 @@
 use std::io::{self, Read, Write};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-use ferry_formats::{PathInfo, nar};
+use ferry_formats::{PathInfo, StorePath, nar};
 
 use super::layout::Layout;
 use crate::store::NarVisitor;
@@ -48,20 +48,20 @@ pub(super) fn read_nars(
             let read = reader.drain();
             match (visited, read) {
                 // A file that cannot be read explains a visitor that got too little.
-                (_, Err(error)) => Err(read_error(layout, info, error)),
+                (_, Err(error)) => Err(read_error(layout, &info.path, error)),
                 (visited, Ok(())) => visited,
             }
         })
     })
 }
 
-fn read_error(layout: &Layout, info: &PathInfo, error: nar::Error) -> Error {
-    let path = layout.store_dir.render_path(&info.path);
+pub(super) fn read_error(layout: &Layout, path: &StorePath, error: nar::Error) -> Error {
+    let real = layout.real_path(path);
+    let path = layout.store_dir.render_path(path);
     match error {
-        nar::Error::Io(source) => Error::Io {
-            action: format!("read {path} at {}", layout.real_path(&info.path).display()),
-            source,
-        },
+        nar::Error::Io(source) => {
+            Error::Io { action: format!("read {path} at {}", real.display()), source }
+        }
         other => Error::MalformedNar { path, reason: other.to_string() },
     }
 }

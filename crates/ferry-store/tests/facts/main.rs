@@ -8,9 +8,7 @@
 
 mod support;
 
-mod cache;
 mod http;
 mod nix_builds;
-mod nix_caches;
 mod references_graph;
 mod trace;

@@ -1,6 +1,7 @@
 //! The command line's words. Help, man pages and completions all come from here.
 
 mod bundle;
+mod cache;
 mod convert;
 mod diff;
 mod drv;
@@ -15,6 +16,7 @@ use clap::{Args, Parser, Subcommand, ValueHint};
 use tracing_subscriber::EnvFilter;
 
 pub(crate) use self::bundle::{BundleKeys, Info, Load, Ls, Repair, Trust, Verify};
+pub(crate) use self::cache::{Cache, CacheCreate, Copy, What};
 pub(crate) use self::convert::{Convert, Format};
 pub(crate) use self::diff::Diff;
 pub(crate) use self::drv::{Drv, DrvAdd, DrvShow};
@@ -58,7 +60,7 @@ impl Arguments {
     pub(crate) fn log_filter(&self) -> EnvFilter {
         EnvFilter::new(match self.global.verbose {
             0 => "off",
-            1 => "ferry_store=debug,ferry_bundle=debug",
+            1 => "ferry_store=debug,ferry_bundle=debug,ferry_cache=debug",
             _ => "debug",
         })
     }
@@ -103,6 +105,12 @@ pub(crate) enum Command {
     /// Tell what one bundle has and another has not; the exit code is 1 if they differ
     #[command(after_help = diff::EXAMPLES)]
     Diff(Diff),
+    /// Copy from one store to another: local, a daemon's, a bundle, a binary cache
+    #[command(after_help = cache::COPY_EXAMPLES)]
+    Copy(Copy),
+    /// Make binary caches
+    #[command(subcommand)]
+    Cache(Cache),
     /// Print a completion script for a shell
     #[command(hide = true)]
     Completions {

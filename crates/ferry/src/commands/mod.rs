@@ -1,6 +1,8 @@
 //! A module a command.
 
+mod cache;
 mod convert;
+mod copy;
 mod deps;
 mod diff;
 mod drv;
@@ -44,6 +46,8 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Inventory(options) => inventory::run(&context, &options),
         Command::Convert(options) => convert::run(&context, &options),
         Command::Drv(command) => drv::run(&context, &command),
+        Command::Copy(options) => copy::run(&context, &options),
+        Command::Cache(crate::cli::Cache::Create(options)) => cache::create(&context, &options),
         Command::Completions { shell } => {
             let mut command = Arguments::command();
             let mut script = Vec::new();

@@ -13,6 +13,7 @@ mod support;
 mod bad_input;
 mod base;
 mod based;
+mod cache;
 mod convert;
 mod crossing;
 mod daemon;

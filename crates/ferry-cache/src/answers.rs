@@ -12,21 +12,21 @@ use ferry_formats::nixbase32;
 use sha2::{Digest as _, Sha256};
 use tempfile::NamedTempFile;
 
-use super::cache_place::MAX_SIZE;
+use crate::place::MAX_SIZE;
 
 /// The kept answers of one cache.
-pub(super) struct Answers {
+pub(crate) struct Answers {
     directory: PathBuf,
 }
 
 impl Answers {
     /// Those of the cache at `url`, below `directory`. Nothing is made yet.
-    pub(super) fn new(directory: &Path, url: &str) -> Self {
+    pub(crate) fn new(directory: &Path, url: &str) -> Self {
         Self { directory: directory.join(digest(url.as_bytes())) }
     }
 
     /// What was kept under a name, if it is whole.
-    pub(super) fn get(&self, name: &str) -> Option<Vec<u8>> {
+    pub(crate) fn get(&self, name: &str) -> Option<Vec<u8>> {
         let mut kept = Vec::new();
         let file = File::open(self.directory.join(name)).ok()?;
         file.take(MAX_SIZE + 1024).read_to_end(&mut kept).ok()?;
@@ -36,7 +36,7 @@ impl Answers {
     }
 
     /// Keeps an answer. That it cannot be kept is no failure: it will be fetched again.
-    pub(super) fn put(&self, name: &str, bytes: &[u8]) {
+    pub(crate) fn put(&self, name: &str, bytes: &[u8]) {
         if let Err(error) = self.try_put(name, bytes) {
             let directory = self.directory.display();
             tracing::debug!(%directory, name, %error, "an answer cannot be kept");

@@ -5,169 +5,30 @@
 //! wait longer, up to [`HttpOptions::longest_wait`]. Any other answer is final. Redirects are
 //! followed, ten at most.
 
+mod error;
+mod options;
+
 use std::fmt;
+use std::fs::File;
 use std::hash::{BuildHasher as _, Hasher as _};
-use std::io::{self, Read as _};
+use std::io::{self, Read};
+use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use thiserror::Error;
 use ureq::http::{HeaderValue, StatusCode, Uri};
 use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, Body, Proxy};
 
-use crate::message::{Begins, beginning, harmless};
+use crate::message::{beginning, harmless};
+
+pub use error::HttpError;
+pub use options::{HttpOptions, HttpProxy, HttpTimeouts};
 
 /// How much of an answer that is an error is read: what is read to its end leaves the connection
 /// usable.
 const ERROR_BODY_LIMIT: u64 = 64 << 10;
-
-/// How to talk HTTP.
-#[derive(Clone, Debug)]
-pub struct HttpOptions {
-    /// How many requests may be under way at a time, at least one. 25 unless set, as in Nix
-    /// (`http-connections`).
-    pub connections: usize,
-    /// Limits on how long things take.
-    pub timeouts: HttpTimeouts,
-    /// How often a request that failed is made again. 4 unless set, as in Nix
-    /// (`download-attempts` counts the first one too).
-    pub retries: u32,
-    /// How long to wait before the first retry; each further wait is twice as long.
-    pub first_wait: Duration,
-    /// No wait is longer, whatever the server asks for.
-    pub longest_wait: Duration,
-    /// What to call ourselves.
-    pub user_agent: String,
-    /// A proxy to go through.
-    pub proxy: Option<HttpProxy>,
-    /// Certificates to trust instead of Mozilla's, in PEM.
-    pub certificates: Option<Vec<u8>>,
-}
-
-/// Limits on how long a request takes, each attempt by itself.
-#[derive(Clone, Copy, Debug)]
-pub struct HttpTimeouts {
-    /// Finding the host, and then connecting to it.
-    pub connect: Duration,
-    /// Waiting for the next bytes.
-    pub read: Duration,
-    /// The whole of it.
-    pub total: Duration,
-}
-
-/// A proxy.
-#[derive(Clone, Debug)]
-pub struct HttpProxy {
-    /// Its address: `http://HOST:PORT`.
-    pub url: String,
-    /// Hosts to reach without it, as in `NO_PROXY`.
-    pub except: Vec<String>,
-}
-
-impl Default for HttpOptions {
-    fn default() -> Self {
-        Self {
-            connections: 25,
-            timeouts: HttpTimeouts {
-                connect: Duration::from_secs(15),
-                read: Duration::from_secs(60),
-                total: Duration::from_secs(300),
-            },
-            retries: 4,
-            first_wait: Duration::from_millis(250),
-            longest_wait: Duration::from_secs(60),
-            user_agent: concat!("ferry/", env!("CARGO_PKG_VERSION")).to_owned(),
-            proxy: None,
-            certificates: None,
-        }
-    }
-}
-
-/// Why a request got no answer, or not the one wanted. Passwords in a URL are not shown.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum HttpError {
-    /// The server answered with an error.
-    #[error("GET {url}: the server answers {}{}{}", Meaning(*.status), Tries(*.attempts), Begins(.beginning))]
-    Status {
-        /// What was asked for.
-        url: String,
-        /// The status code.
-        status: u16,
-        /// How often it was asked for.
-        attempts: u32,
-        /// How the answer begins, made harmless.
-        beginning: String,
-    },
-    /// There was no answer, or only a part of one.
-    #[error("GET {url}: {reason}{}", Tries(*.attempts))]
-    NoAnswer {
-        /// What was asked for.
-        url: String,
-        /// What happened instead.
-        reason: String,
-        /// How often it was asked for.
-        attempts: u32,
-    },
-    /// The answer is longer than can be right.
-    #[error("GET {url}: the answer is longer than {limit} bytes{}", Begins(.beginning))]
-    TooLong {
-        /// What was asked for.
-        url: String,
-        /// How many bytes were allowed.
-        limit: u64,
-        /// How the answer begins, made harmless.
-        beginning: String,
-    },
-    /// Not an address of a web server.
-    #[error("`{url}` is not an http or https URL")]
-    BadUrl {
-        /// What was given.
-        url: String,
-    },
-    /// A setting that cannot be used.
-    #[error("HTTP setting `{setting}`: {reason}")]
-    Setting {
-        /// Which one of [`HttpOptions`].
-        setting: &'static str,
-        /// What is wrong with it.
-        reason: String,
-    },
-}
-
-impl HttpError {
-    /// The status code that the server answered with, if that is what went wrong.
-    #[must_use]
-    pub fn status(&self) -> Option<u16> {
-        match self {
-            Self::Status { status, .. } => Some(*status),
-            _ => None,
-        }
-    }
-}
-
-/// The part of a message that says how often it was tried, where that was more than once.
-struct Tries(u32);
-
-impl fmt::Display for Tries {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0 > 1 { write!(formatter, " ({} attempts)", self.0) } else { Ok(()) }
-    }
-}
-
-/// A status code with what it means.
-struct Meaning(u16);
-
-impl fmt::Display for Meaning {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match StatusCode::from_u16(self.0).ok().and_then(|status| status.canonical_reason()) {
-            Some(meaning) => write!(formatter, "{} {meaning}", self.0),
-            None => write!(formatter, "{}", self.0),
-        }
-    }
-}
 
 /// Makes requests. Several threads may use one at the same time, and share its connections.
 pub struct HttpClient {
@@ -226,6 +87,48 @@ impl HttpClient {
     /// # Errors
     /// When the answer is anything but 200 with at most `limit` bytes.
     pub fn get(&self, url: &str, limit: u64) -> Result<Vec<u8>, HttpError> {
+        match self.request(url, Wanted::Bytes(limit))? {
+            Got::Bytes(bytes) => Ok(bytes),
+            Got::Stream(_) => Ok(Vec::new()),
+        }
+    }
+
+    /// Opens what is at `url`, to be read as it comes, however long that takes. What goes wrong
+    /// before the first byte is tried again; what goes wrong later is the reader's failure.
+    ///
+    /// # Errors
+    /// When the answer is anything but 200.
+    pub fn open(&self, url: &str) -> Result<Box<dyn Read + Send>, HttpError> {
+        match self.request(url, Wanted::Stream)? {
+            Got::Stream(reader) => Ok(reader),
+            Got::Bytes(bytes) => Ok(Box::new(io::Cursor::new(bytes))),
+        }
+    }
+
+    /// Whether there is something at `url`: asks with `HEAD`. "Forbidden" counts as nothing, as in
+    /// Nix: a bucket of S3 that nobody may list says so of what it does not have.
+    ///
+    /// # Errors
+    /// When the answer is neither 200 nor that there is nothing (403, 404, 410).
+    pub fn exists(&self, url: &str) -> Result<bool, HttpError> {
+        match self.request(url, Wanted::Existence) {
+            Ok(_) => Ok(true),
+            Err(error) if matches!(error.status(), Some(403 | 404 | 410)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Puts a file to `url`, from its beginning again where something goes wrong in the middle of
+    /// it.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or the answer is not one of success.
+    pub fn put(&self, url: &str, file: &Path, content_type: &str) -> Result<(), HttpError> {
+        self.request(url, Wanted::Stored { file, content_type }).map(drop)
+    }
+
+    fn request(&self, url: &str, wanted: Wanted<'_>) -> Result<Got, HttpError> {
+        let method = wanted.method();
         let uri: Uri = url
             .parse()
             .ok()
@@ -235,21 +138,28 @@ impl HttpClient {
         let mut attempts = 0;
         loop {
             attempts += 1;
-            let outcome = self.attempt(&uri, limit);
+            let outcome = self.attempt(&uri, wanted);
             let may_retry = attempts <= self.options.retries;
             let asked_to_wait = match outcome {
-                Outcome::Done(bytes) => return Ok(bytes),
-                Outcome::TooLong(beginning) => {
-                    return Err(HttpError::TooLong { url: shown, limit, beginning });
+                Outcome::Done(got) => return Ok(got),
+                Outcome::TooLong { limit, beginning } => {
+                    return Err(HttpError::TooLong { url: shown, method, limit, beginning });
                 }
                 Outcome::Status { status, wait, .. } if may_retry && is_trouble(status) => wait,
                 Outcome::Status { status, beginning, .. } => {
-                    return Err(HttpError::Status { url: shown, status, attempts, beginning });
+                    return Err(HttpError::Status {
+                        url: shown,
+                        method,
+                        status,
+                        attempts,
+                        beginning,
+                    });
                 }
                 Outcome::Failed(error) if may_retry && is_passing(&error) => None,
                 Outcome::Failed(error) => {
                     return Err(HttpError::NoAnswer {
                         url: shown,
+                        method,
                         reason: reason(&error),
                         attempts,
                     });
@@ -261,16 +171,39 @@ impl HttpClient {
         }
     }
 
-    fn attempt(&self, uri: &Uri, limit: u64) -> Outcome {
-        let mut response = match self.agent.get(uri).call() {
+    fn attempt(&self, uri: &Uri, wanted: Wanted<'_>) -> Outcome {
+        let called = match wanted {
+            Wanted::Bytes(_) => self.agent.get(uri).call(),
+            Wanted::Stream => self.agent.get(uri).config().timeout_global(None).build().call(),
+            Wanted::Existence => self.agent.head(uri).call(),
+            Wanted::Stored { file, content_type } => File::open(file)
+                .map_err(ureq::Error::Io)
+                .and_then(|file| self.send(uri, file, content_type)),
+        };
+        let mut response = match called {
             Ok(response) => response,
             Err(error) => return Outcome::Failed(error),
         };
         let status = response.status();
+        if matches!(wanted, Wanted::Stored { .. }) && status.is_success() {
+            // What is read to its end leaves the connection usable.
+            let _ = read(response.body_mut(), ERROR_BODY_LIMIT);
+            return Outcome::Done(Got::Bytes(Vec::new()));
+        }
         if status == StatusCode::OK {
+            let limit = match wanted {
+                Wanted::Bytes(limit) => limit,
+                Wanted::Stream => {
+                    let body = response.into_body().into_with_config().limit(u64::MAX).reader();
+                    return Outcome::Done(Got::Stream(Box::new(body)));
+                }
+                _ => return Outcome::Done(Got::Bytes(Vec::new())),
+            };
             return match read(response.body_mut(), limit) {
-                Ok(bytes) if bytes.len() as u64 > limit => Outcome::TooLong(beginning(&bytes)),
-                Ok(bytes) => Outcome::Done(bytes),
+                Ok(bytes) if bytes.len() as u64 > limit => {
+                    Outcome::TooLong { limit, beginning: beginning(&bytes) }
+                }
+                Ok(bytes) => Outcome::Done(Got::Bytes(bytes)),
                 Err(error) => Outcome::Failed(error.into()),
             };
         }
@@ -281,6 +214,16 @@ impl HttpClient {
         // What an error looks like does not matter if it cannot be read.
         let body = read(response.body_mut(), ERROR_BODY_LIMIT).unwrap_or_default();
         Outcome::Status { status: status.as_u16(), wait, beginning: beginning(&body) }
+    }
+
+    fn send(
+        &self,
+        uri: &Uri,
+        file: File,
+        content_type: &str,
+    ) -> Result<ureq::http::Response<Body>, ureq::Error> {
+        let request = self.agent.put(uri).content_type(content_type);
+        request.config().timeout_global(None).build().send(file)
     }
 
     /// How long to wait after this many attempts. Up to half of it is left to chance, so that
@@ -295,10 +238,39 @@ impl HttpClient {
     }
 }
 
+/// What is wanted.
+#[derive(Clone, Copy)]
+enum Wanted<'a> {
+    /// What is there, in memory, and no more than so many bytes.
+    Bytes(u64),
+    /// What is there, as it comes.
+    Stream,
+    /// Whether there is anything.
+    Existence,
+    /// That this is there.
+    Stored { file: &'a Path, content_type: &'a str },
+}
+
+impl Wanted<'_> {
+    fn method(self) -> &'static str {
+        match self {
+            Self::Bytes(_) | Self::Stream => "GET",
+            Self::Existence => "HEAD",
+            Self::Stored { .. } => "PUT",
+        }
+    }
+}
+
+/// An answer.
+enum Got {
+    Bytes(Vec<u8>),
+    Stream(Box<dyn Read + Send>),
+}
+
 /// How one attempt ended.
 enum Outcome {
-    Done(Vec<u8>),
-    TooLong(String),
+    Done(Got),
+    TooLong { limit: u64, beginning: String },
     Status { status: u16, wait: Option<Duration>, beginning: String },
     Failed(ureq::Error),
 }
@@ -378,7 +350,8 @@ fn certificates(pem: &[u8]) -> Result<RootCerts, String> {
 }
 
 /// A URL as it may be shown: without the name and password that may stand before its host.
-pub(crate) fn without_password(url: &str) -> String {
+#[must_use]
+pub fn without_password(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let (authority, path) = rest.split_at(end);

@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use ferry_formats::{NarHash, StoreDir, StorePath, narinfo};
+use ferry_cache::CacheError;
+use ferry_formats::{NarHash, StorePath, narinfo};
 use ferry_graph::Facts as _;
-use ferry_store::facts::{BinaryCache, CacheError};
 use ferry_test_world::{Answer, Origin};
 
-use crate::support::{explorer, impatient, path, run_closure, text};
+use crate::support::{explorer, open, path, run_closure, text};
 
 /// The narinfo of a path that refers to others.
 fn narinfo_of(name: &str, references: &[&str]) -> String {
@@ -38,12 +38,8 @@ fn url(origin: &Origin) -> String {
     format!("{}/cache", origin.url())
 }
 
-fn open(address: &str, answers: Option<&Path>) -> BinaryCache {
-    BinaryCache::new(address, &StoreDir::default(), &impatient(), answers).unwrap()
-}
-
 fn refused(origin: &Origin, name: &str) -> CacheError {
-    open(&url(origin), None).narinfos(&[path(name)]).unwrap_err()
+    open(&url(origin)).narinfos(&[path(name)]).unwrap_err()
 }
 
 /// 300 paths in layers of thirty, each of which refers to all of the layer below.
@@ -65,7 +61,8 @@ fn a_closure_asks_for_each_narinfo_once_and_for_many_at_a_time() {
         let references: Vec<&str> = references.iter().map(String::as_str).collect();
         origin.serve(&file_of(&name), narinfo_of(&name, &references));
     }
-    let mut explorer = explorer(open(&url(&origin), None));
+    let cache = open(&url(&origin));
+    let mut explorer = explorer(cache.facts(None));
     let top = path("9-0");
     // By now the cache was looked at, so that what is held is narinfos alone.
     let known = explorer.node(&top);
@@ -99,7 +96,8 @@ fn what_the_cache_does_not_have_is_missing_and_not_asked_for_again() {
     origin.answer_next(&file_of("gone"), answer("410 Gone"));
     // A bucket that nobody may list.
     origin.answer_next(&file_of("forbidden"), answer("403 Forbidden"));
-    let mut explorer = explorer(open(&url(&origin), None));
+    let cache = open(&url(&origin));
+    let mut explorer = explorer(cache.facts(None));
     let (closure, missing) = run_closure(&mut explorer, &[path("top")]);
     assert_eq!(closure.len(), 4);
     for name in ["absent", "gone", "forbidden"] {
@@ -120,13 +118,13 @@ fn a_directory_says_the_same_as_a_server() {
     write(&narinfo::file_name(&path("below")), &narinfo_of("below", &["absent"]));
     let plain = directory.path().to_str().unwrap().to_owned();
     for address in [format!("file://{plain}?compression=zstd"), plain] {
-        let cache = open(&address, None);
-        assert!(!cache.is_remote());
-        let (closure, missing) = run_closure(&mut explorer(cache), &[path("top")]);
+        let cache = open(&address);
+        assert!(!cache.facts(None).is_remote());
+        let (closure, missing) = run_closure(&mut explorer(cache.facts(None)), &[path("top")]);
         assert_eq!(closure, ["absent", "below", "top"].map(text).into());
         assert!(missing.len() == 1 && missing[0].contains(&text("absent")), "{missing:?}");
     }
-    assert!(open("http://127.0.0.1:1", None).is_remote());
+    assert!(open("http://127.0.0.1:1").facts(None).is_remote());
 }
 
 #[test]
@@ -137,7 +135,7 @@ fn what_is_no_binary_cache_is_refused() {
     let answer = Answer::Status("403 Forbidden", Vec::new(), Vec::new());
     forbidding.answer_next("/cache/nix-cache-info", answer);
     for address in [plain, "/nowhere/at/all", &url(&origin)] {
-        let error = open(address, None).narinfos(&[path("x")]).unwrap_err();
+        let error = open(address).narinfos(&[path("x")]).unwrap_err();
         assert!(matches!(error, CacheError::NotACache { .. }), "{error}");
         assert!(error.to_string().contains(address), "{error}");
     }
@@ -215,7 +213,7 @@ fn what_a_cache_has_is_kept_and_what_it_lacks_is_asked_for_again() {
     origin.serve(&file_of("top"), narinfo_of("top", &["below"]));
     let paths = [path("top"), path("below")];
     let ask = || -> Vec<Option<StorePath>> {
-        let found = open(&url(&origin), Some(&answers)).narinfos(&paths).unwrap();
+        let found = open(&url(&origin)).facts(Some(&answers)).narinfos(&paths).unwrap();
         found.into_iter().map(|narinfo| Some(narinfo?.info.path)).collect()
     };
     assert_eq!(ask(), [Some(path("top")), None]);
@@ -234,7 +232,7 @@ fn what_a_cache_has_is_kept_and_what_it_lacks_is_asked_for_again() {
 
     // What one cache has says nothing of another.
     let other = empty();
-    let found = open(&url(&other), Some(&answers)).narinfos(&paths).unwrap();
+    let found = open(&url(&other)).facts(Some(&answers)).narinfos(&paths).unwrap();
     assert_eq!(found, [None, None]);
 }
 
@@ -244,7 +242,8 @@ fn a_damaged_answer_is_fetched_again_and_mended() {
     let origin = empty();
     origin.serve(&file_of("x"), narinfo_of("x", &["y"]));
     let ask = || {
-        let found = open(&url(&origin), Some(directory.path())).narinfos(&[path("x")]).unwrap();
+        let found =
+            open(&url(&origin)).facts(Some(directory.path())).narinfos(&[path("x")]).unwrap();
         found[0].clone().unwrap()
     };
     let narinfo = ask();
@@ -271,6 +270,6 @@ fn answers_that_cannot_be_kept_stop_nothing() {
     fs::write(&file, "").unwrap();
     let origin = empty();
     origin.serve(&file_of("x"), narinfo_of("x", &[]));
-    let found = open(&url(&origin), Some(&file)).narinfos(&[path("x")]).unwrap();
+    let found = open(&url(&origin)).facts(Some(&file)).narinfos(&[path("x")]).unwrap();
     assert!(found[0].is_some());
 }

@@ -4,10 +4,9 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use ferry_formats::{StoreDir, StorePath};
-use ferry_store::facts::BinaryCache;
 use ferry_test_world::{Machine, NixVersion, Origin, World, crossing};
 
-use crate::support::{explorer, impatient, parse, run_closure};
+use crate::support::{explorer, open, parse, run_closure};
 
 /// A machine on which everything of `crossing.nix` was built and put into a cache in
 /// `/data/cache`, signed; the path that refers to all others, and the cache on the web.
@@ -45,9 +44,8 @@ fn the_closure_out_of_narinfos_is_that_of_the_database() {
         assert_eq!(expected.len(), 4, "Nix {version}");
         let directory = machine.path("/data/cache");
         for address in [origin.url(), format!("file://{}", directory.display())] {
-            let cache =
-                BinaryCache::new(&address, &StoreDir::default(), &impatient(), None).unwrap();
-            let mut explorer = explorer(cache);
+            let cache = open(&address);
+            let mut explorer = explorer(cache.facts(None));
             let found = run_closure(&mut explorer, &[parse(&top)]);
             assert_eq!(found, (expected.clone(), Vec::new()), "Nix {version}, {address}");
             for path in &expected {
@@ -70,7 +68,7 @@ fn a_narinfo_says_all_that_the_database_says() {
     for version in NixVersion::ALL {
         let (machine, top, origin) = with_cache(&world, version);
         let store_dir = StoreDir::default();
-        let mut cache = BinaryCache::new(&origin.url(), &store_dir, &impatient(), None).unwrap();
+        let cache = open(&origin.url());
         let paths: Vec<StorePath> =
             query(&machine, &["--requisites", &top]).iter().map(|path| parse(path)).collect();
         for (path, narinfo) in paths.iter().zip(cache.narinfos(&paths).unwrap()) {

@@ -1,0 +1,285 @@
+//! A binary cache as a store.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use ferry_formats::narinfo::{self, CacheInfo, Narinfo};
+use ferry_formats::{NarHash, NixHash, PathInfo, StoreDir, StorePath};
+use ferry_store::admission::Plan;
+use ferry_store::http::HttpOptions;
+use ferry_store::message::{beginning, harmless};
+use ferry_store::parallel::in_parallel;
+use ferry_store::{Destination, NarVisitor, Result, SignatureCheck, Store, StoreWriter};
+
+use crate::compression::Compression;
+use crate::directory;
+use crate::place::{CACHE_INFO, Place};
+use crate::writer::{CacheWriter, WriteSettings};
+use crate::{CacheAddress, CacheError, CacheFacts, reader};
+
+/// A binary cache. It is not looked at before it is asked something.
+pub struct BinaryCache {
+    pub(crate) place: Arc<Place>,
+    pub(crate) store_dir: StoreDir,
+    settings: WriteSettings,
+    scratch: PathBuf,
+    /// Set once its `nix-cache-info` was looked at.
+    checked: OnceLock<()>,
+    /// Where the NARs of the paths are that it was asked about.
+    files: Mutex<HashMap<StorePath, NarFile>>,
+}
+
+/// Where the NAR of a path is, as its narinfo says.
+#[derive(Clone)]
+pub(crate) struct NarFile {
+    pub(crate) url: String,
+    pub(crate) compression: Compression,
+    pub(crate) hash: Option<NixHash>,
+    pub(crate) size: Option<u64>,
+}
+
+impl BinaryCache {
+    /// The cache at an address, of paths below `store_dir`.
+    ///
+    /// # Errors
+    /// When a setting for talking HTTP cannot be used.
+    pub fn new(
+        address: &CacheAddress,
+        store_dir: &StoreDir,
+        options: &HttpOptions,
+    ) -> std::result::Result<Self, CacheError> {
+        Ok(Self {
+            place: Arc::new(Place::new(&address.location, options)?),
+            store_dir: store_dir.clone(),
+            settings: address.settings.clone(),
+            scratch: PathBuf::from("/tmp"),
+            checked: OnceLock::new(),
+            files: Mutex::default(),
+        })
+    }
+
+    /// Where temporary files go that are on their way to the web; `/tmp` unless said.
+    #[must_use]
+    pub fn with_scratch_directory(mut self, directory: PathBuf) -> Self {
+        self.scratch = directory;
+        self
+    }
+
+    /// What it knows, for one graph. `answers` is a directory in which to keep what a cache on
+    /// the web has answered, and to look first.
+    #[must_use]
+    pub fn facts(&self, answers: Option<&Path>) -> CacheFacts<'_> {
+        CacheFacts::new(self, answers)
+    }
+
+    /// What it says about each of `paths`; nothing where it does not have it. Several are asked
+    /// for at a time.
+    ///
+    /// # Errors
+    /// When it cannot be asked, is of another store, or what it answers is not a narinfo of the
+    /// path asked about.
+    pub fn narinfos(
+        &self,
+        paths: &[StorePath],
+    ) -> std::result::Result<Vec<Option<Narinfo>>, CacheError> {
+        self.fetch_all(paths, |_, _| ())
+    }
+
+    /// The same; `keep` is handed the name and the text of each.
+    pub(crate) fn fetch_all(
+        &self,
+        paths: &[StorePath],
+        keep: impl Fn(&str, &[u8]) + Sync,
+    ) -> std::result::Result<Vec<Option<Narinfo>>, CacheError> {
+        if paths.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.check()?;
+        in_parallel(paths, self.place.connections(), |path| {
+            let name = narinfo::file_name(path);
+            let Some(text) = self.place.get(&name)? else { return Ok(None) };
+            let narinfo = self.parse(path, &name, &text)?;
+            keep(&name, &text);
+            Ok(Some(narinfo))
+        })
+    }
+
+    /// Looks at its `nix-cache-info`, once.
+    fn check(&self) -> std::result::Result<(), CacheError> {
+        if self.checked.get().is_some() || self.check_info()? {
+            return Ok(());
+        }
+        Err(CacheError::NotACache { cache: self.place.shown() })
+    }
+
+    /// Whether there is a cache. One of another store is an error.
+    fn check_info(&self) -> std::result::Result<bool, CacheError> {
+        let Some(info) = self.place.get(CACHE_INFO)? else { return Ok(false) };
+        match CacheInfo::parse(&info).store_dir {
+            Some(found) if found != self.store_dir.as_str() => Err(CacheError::OtherStore {
+                cache: self.place.shown(),
+                found: harmless(&found),
+                expected: self.store_dir.as_str().to_owned(),
+            }),
+            _ => {
+                self.checked.get_or_init(|| ());
+                Ok(true)
+            }
+        }
+    }
+
+    pub(crate) fn parse(
+        &self,
+        path: &StorePath,
+        name: &str,
+        text: &[u8],
+    ) -> std::result::Result<Narinfo, CacheError> {
+        let narinfo = self.parse_any(name, text)?;
+        if narinfo.info.path != *path {
+            return Err(CacheError::OtherPath {
+                url: self.place.shown_file(name),
+                found: self.store_dir.render_path(&narinfo.info.path),
+                expected: self.store_dir.render_path(path),
+            });
+        }
+        Ok(narinfo)
+    }
+
+    fn parse_any(&self, name: &str, text: &[u8]) -> std::result::Result<Narinfo, CacheError> {
+        narinfo::parse(&self.store_dir, text).map_err(|source| CacheError::BadNarinfo {
+            url: self.place.shown_file(name),
+            reason: source.to_string(),
+            beginning: beginning(text),
+        })
+    }
+
+    /// Notes where a NAR is, unless it can be nowhere.
+    fn note(&self, narinfo: &Narinfo) -> std::result::Result<(), CacheError> {
+        let path = &narinfo.info.path;
+        self.place.check_url(&narinfo.url).map_err(|reason| CacheError::BadUrl {
+            path: self.store_dir.render_path(path),
+            url: harmless(&narinfo.url),
+            reason,
+        })?;
+        let method = narinfo.compression.as_str();
+        let compression = Compression::parse(method).ok_or_else(|| {
+            let path = self.store_dir.render_path(path);
+            CacheError::UnknownCompression { path, method: harmless(method) }
+        })?;
+        let file = NarFile {
+            url: narinfo.url.clone(),
+            compression,
+            hash: narinfo.file_hash.clone(),
+            size: narinfo.file_size.filter(|size| *size > 0),
+        };
+        self.files.lock().unwrap_or_else(PoisonError::into_inner).insert(path.clone(), file);
+        Ok(())
+    }
+
+    /// Where the NARs of `paths` are.
+    pub(crate) fn nar_files(&self, wanted: &[PathInfo]) -> Result<Vec<NarFile>> {
+        let known =
+            |path| self.files.lock().unwrap_or_else(PoisonError::into_inner).get(path).cloned();
+        let open: Vec<StorePath> = wanted
+            .iter()
+            .filter(|info| known(&info.path).is_none())
+            .map(|info| info.path.clone())
+            .collect();
+        self.path_infos(&open)?;
+        wanted
+            .iter()
+            .map(|info| {
+                known(&info.path).ok_or_else(|| ferry_store::Error::NotValid {
+                    path: self.store_dir.render_path(&info.path),
+                    store: Store::describe(self),
+                })
+            })
+            .collect()
+    }
+}
+
+impl Store for BinaryCache {
+    fn store_dir(&self) -> &StoreDir {
+        &self.store_dir
+    }
+
+    fn describe(&self) -> String {
+        format!("binary cache `{}`", self.place.shown())
+    }
+
+    fn path_info(&self, path: &StorePath) -> Result<Option<PathInfo>> {
+        Ok(self.path_infos(std::slice::from_ref(path))?.pop().flatten())
+    }
+
+    fn path_infos(&self, paths: &[StorePath]) -> Result<Vec<Option<PathInfo>>> {
+        let found = self.narinfos(paths)?;
+        found.iter().flatten().try_for_each(|narinfo| self.note(narinfo))?;
+        Ok(found.into_iter().map(|narinfo| Some(narinfo?.info)).collect())
+    }
+
+    fn all_paths(&self) -> Result<Option<Vec<StorePath>>> {
+        self.check()?;
+        let Place::Directory(directory) = self.place.as_ref() else { return Ok(None) };
+        let mut paths = Vec::new();
+        // The name of a file has no more than the hash part of a path.
+        for name in directory::narinfo_names(directory)? {
+            if let Some(text) = self.place.get(&name)? {
+                let narinfo = self.parse_any(&name, &text)?;
+                if narinfo::file_name(&narinfo.info.path) != name {
+                    let found = self.store_dir.render_path(&narinfo.info.path);
+                    let url = self.place.shown_file(&name);
+                    let expected = "the path of that hash".to_owned();
+                    return Err(CacheError::OtherPath { url, found, expected }.into());
+                }
+                paths.push(narinfo.info.path);
+            }
+        }
+        paths.sort();
+        Ok(Some(paths))
+    }
+
+    fn derivers(&self, path: &StorePath) -> Result<Vec<StorePath>> {
+        let Some(deriver) = self.path_info(path)?.and_then(|info| info.deriver) else {
+            return Ok(Vec::new());
+        };
+        Ok(self.path_info(&deriver)?.map(|info| info.path).into_iter().collect())
+    }
+
+    fn read_nars(&self, wanted: &[PathInfo], visit: &mut NarVisitor<'_>) -> Result<()> {
+        reader::read_nars(self, wanted, visit)
+    }
+}
+
+impl Destination for BinaryCache {
+    fn store_dir(&self) -> &StoreDir {
+        &self.store_dir
+    }
+
+    fn describe(&self) -> String {
+        Store::describe(self)
+    }
+
+    fn present(&self, paths: &[StorePath]) -> Result<Vec<Option<NarHash>>> {
+        // A cache that is yet to be made has nothing.
+        if self.checked.get().is_none() && !self.check_info()? {
+            return Ok(vec![None; paths.len()]);
+        }
+        let found = self.narinfos(paths)?;
+        Ok(found.into_iter().map(|narinfo| Some(narinfo?.info.nar_hash)).collect())
+    }
+
+    fn derivation_text(&self, path: &StorePath) -> Result<Vec<u8>> {
+        Store::derivation_text(self, path)
+    }
+
+    fn signature_check(&self) -> SignatureCheck<'_> {
+        // Nothing becomes valid by standing in a cache: whoever takes it from there looks.
+        SignatureCheck::NotNeeded
+    }
+
+    fn writer<'a>(&'a self, plan: &'a Plan) -> Result<Box<dyn StoreWriter + 'a>> {
+        let (place, scratch) = (&self.place, &self.scratch);
+        Ok(Box::new(CacheWriter::new(place, scratch, &self.store_dir, &self.settings, plan)?))
+    }
+}

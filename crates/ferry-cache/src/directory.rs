@@ -1,0 +1,104 @@
+//! The files of a binary cache in a directory.
+//!
+//! What is written is made in a directory of ours inside the cache, `.ferry-…`, which is locked
+//! while we live; the next writer removes what a dead one has left behind. What goes to the web is
+//! made in a directory for temporary files.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::FlockOperation;
+use rustix::io::Errno;
+use tempfile::TempDir;
+
+use crate::CacheError;
+
+/// How the names of our directories begin.
+const PREFIX: &str = ".ferry-";
+/// Characters in the hash part of a store path.
+const HASH_PART: usize = 32;
+
+/// The names of the narinfos in a cache, in order.
+pub(crate) fn narinfo_names(directory: &Path) -> Result<Vec<String>, CacheError> {
+    let failed = |source| CacheError::io("list", directory.display())(source);
+    let mut names = Vec::new();
+    for entry in fs::read_dir(directory).map_err(failed)? {
+        let name = entry.map_err(failed)?.file_name();
+        let Some(name) = name.to_str() else { continue };
+        if name.strip_suffix(".narinfo").is_some_and(|hash| hash.len() == HASH_PART) {
+            names.push(name.to_owned());
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// Where files are made before they have a place.
+pub(crate) struct Staging {
+    // The lock goes before the directory.
+    handle: File,
+    directory: TempDir,
+    next: AtomicU64,
+}
+
+impl Staging {
+    /// Makes one inside `cache`, and removes those of writers that are no longer alive.
+    pub(crate) fn create(cache: &Path) -> Result<Self, CacheError> {
+        sweep(cache)?;
+        loop {
+            let directory = make(cache)?;
+            // Until it is locked, another writer that sweeps takes it for a dead one's.
+            let Ok(handle) = File::open(directory.path()) else { continue };
+            let locked = rustix::fs::flock(&handle, FlockOperation::NonBlockingLockExclusive);
+            // Where there are no locks at all, nothing is swept either.
+            if locked != Err(Errno::WOULDBLOCK) && directory.path().exists() {
+                return Ok(Self { handle, directory, next: AtomicU64::new(0) });
+            }
+        }
+    }
+
+    /// Makes one for what goes elsewhere.
+    pub(crate) fn temporary(scratch: &Path) -> Result<Self, CacheError> {
+        let directory = make(scratch)?;
+        let failed = CacheError::io("open", directory.path().display());
+        let handle = File::open(directory.path()).map_err(failed)?;
+        Ok(Self { handle, directory, next: AtomicU64::new(0) })
+    }
+
+    /// A name in it that nobody has.
+    pub(crate) fn new_file(&self) -> PathBuf {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        self.directory.path().join(number.to_string())
+    }
+
+    /// Makes sure that everything made so far is on the disk.
+    pub(crate) fn flush(&self) -> Result<(), CacheError> {
+        rustix::fs::syncfs(&self.handle).map_err(|error| {
+            CacheError::io("flush to disk", self.directory.path().display())(error.into())
+        })
+    }
+}
+
+fn make(parent: &Path) -> Result<TempDir, CacheError> {
+    let made = tempfile::Builder::new().prefix(PREFIX).tempdir_in(parent);
+    made.map_err(CacheError::io("make a directory in", parent.display()))
+}
+
+fn sweep(cache: &Path) -> Result<(), CacheError> {
+    let failed = |source| CacheError::io("list", cache.display())(source);
+    for entry in fs::read_dir(cache).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let is_ours = entry.file_name().to_string_lossy().starts_with(PREFIX)
+            && entry.file_type().is_ok_and(|kind| kind.is_dir());
+        if !is_ours {
+            continue;
+        }
+        let Ok(handle) = File::open(entry.path()) else { continue };
+        if rustix::fs::flock(&handle, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            let left = fs::remove_dir_all(entry.path());
+            tracing::debug!(directory = %entry.path().display(), ?left, "swept");
+        }
+    }
+    Ok(())
+}

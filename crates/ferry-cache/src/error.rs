@@ -1,0 +1,138 @@
+//! What can go wrong with a binary cache.
+
+use std::io;
+
+use ferry_store::Error;
+use ferry_store::http::HttpError;
+use ferry_store::message::Begins;
+use thiserror::Error as ThisError;
+
+/// Why a binary cache could not be read or written.
+#[derive(Debug, ThisError)]
+#[non_exhaustive]
+pub enum CacheError {
+    /// An address that is not understood.
+    #[error("`{address}` is not the address of a binary cache: {reason}")]
+    BadAddress {
+        /// What was given, without passwords.
+        address: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A request failed.
+    #[error(transparent)]
+    Http(#[from] HttpError),
+    /// A file cannot be read or written.
+    #[error("cannot {action} {file}: {source}")]
+    Io {
+        /// What was attempted.
+        action: &'static str,
+        /// The file.
+        file: String,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// There is something else, or nothing.
+    #[error("{cache} is not a binary cache: it has no `nix-cache-info`")]
+    NotACache {
+        /// Its address.
+        cache: String,
+    },
+    /// It is of another store.
+    #[error("binary cache {cache} is of paths below {found}, not below {expected}")]
+    OtherStore {
+        /// Its address.
+        cache: String,
+        /// The directory that its paths begin with.
+        found: String,
+        /// The directory that they should begin with.
+        expected: String,
+    },
+    /// What should be a narinfo is none.
+    #[error("{url}: {reason}{}", Begins(.beginning))]
+    BadNarinfo {
+        /// Where it is.
+        url: String,
+        /// What is wrong with it.
+        reason: String,
+        /// How it begins, made harmless.
+        beginning: String,
+    },
+    /// A narinfo is about another path.
+    #[error("{url} is about {found}, and should be about {expected}")]
+    OtherPath {
+        /// Where it is.
+        url: String,
+        /// The path in it.
+        found: String,
+        /// The path that was asked about.
+        expected: String,
+    },
+    /// A narinfo says that its NAR is somewhere where no NAR of this cache can be.
+    #[error("path {path}: its narinfo has the URL `{url}`: {reason}")]
+    BadUrl {
+        /// The path.
+        path: String,
+        /// The URL, made harmless.
+        url: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// A method of compression that is not known here.
+    #[error("path {path}: its NAR is compressed with `{method}`, which cannot be read here")]
+    UnknownCompression {
+        /// The path.
+        path: String,
+        /// Its name.
+        method: String,
+    },
+    /// A narinfo is there, and the NAR that it names is not.
+    #[error("path {path}: there is a narinfo, but no NAR at {url}")]
+    NoNar {
+        /// The path.
+        path: String,
+        /// Where it should be.
+        url: String,
+    },
+    /// The file with a NAR is not what its narinfo says.
+    #[error("path {path}: {url}: {reason}")]
+    BadNar {
+        /// The path.
+        path: String,
+        /// Where the file is.
+        url: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A path info that no narinfo can hold.
+    #[error("path {path} cannot be put into a binary cache: {reason}")]
+    Unfit {
+        /// The path.
+        path: String,
+        /// Why not.
+        reason: String,
+    },
+}
+
+impl CacheError {
+    /// For `map_err`: names what was attempted on which file.
+    pub(crate) fn io(
+        action: &'static str,
+        file: impl std::fmt::Display,
+    ) -> impl FnOnce(io::Error) -> Self {
+        let file = file.to_string();
+        move |source| Self::Io { action, file, source }
+    }
+}
+
+impl From<CacheError> for Error {
+    fn from(error: CacheError) -> Self {
+        match error {
+            // The command line has advice about these.
+            CacheError::Io { action, file, source } => {
+                Self::Io { action: format!("{action} {file}"), source }
+            }
+            other => Self::other(other),
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! Nix binary caches, read and written without Nix.
+//!
+//! A [`BinaryCache`] is a directory (`file://`) or on the web (`http://`, `https://`). It is a [`Store`](ferry_store::Store) and a
+//! [`Destination`](ferry_store::Destination) of the copy engine, and a source of
+//! [facts](CacheFacts) for the dependency graph. What it holds is what Nix documents as its
+//! binary cache: `nix-cache-info`, a `HASH.narinfo` for each path, and compressed NARs.
+
+mod address;
+mod answers;
+mod cache;
+mod compression;
+mod directory;
+mod error;
+mod facts;
+mod listing;
+mod place;
+mod publish;
+mod reader;
+mod writer;
+
+pub use address::CacheAddress;
+pub use cache::BinaryCache;
+pub use compression::{Compression, CompressionSetting};
+pub use error::CacheError;
+pub use facts::CacheFacts;
+pub use writer::WriteSettings;

@@ -1,0 +1,109 @@
+//! Options of the commands that copy between stores, and that make binary caches.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueHint};
+
+use super::Trust;
+
+pub(super) const COPY_EXAMPLES: &str = "\
+Examples:
+  A package and all it refers to into a binary cache on a disk:
+    ferry copy ./result --to 'file:///mnt/disk/cache?compression=zstd' --sign-key secret.key
+  From a binary cache on the web into the store of this machine:
+    ferry copy /nix/store/…-hello-2.12 --from https://cache.example.org
+  Everything in a bundle into a binary cache:
+    ferry copy --all --from hello.ferry --to file:///srv/cache";
+
+pub(super) const CACHE_EXAMPLES: &str = "\
+Examples:
+  A running system, signed, for others to substitute from:
+    ferry cache create /run/current-system --to /mnt/disk/cache --sign-key secret.key
+  Inside a Nix build, from what `closureInfo` wrote:
+    ferry cache create --references-graph ${closureInfo}/registration --to $out";
+
+#[derive(Args)]
+pub(crate) struct Copy {
+    #[command(flatten)]
+    pub(crate) what: What,
+    /// Everything that is in the store read from
+    #[arg(long, conflicts_with_all = ["installables", "set", "query_file", "also", "trace"])]
+    pub(crate) all: bool,
+    /// The store to read from: `auto`, `local`, `daemon`, `unix://SOCKET`, `exec:COMMAND`, the root
+    /// directory of a chroot store, a bundle, or a binary cache (`https://…`, `file://…`)
+    #[arg(long, default_value = "auto", value_name = "STORE")]
+    pub(crate) from: String,
+    /// The store to copy to: one of the same, a bundle if the name ends in `.ferry`. Parameters of
+    /// a binary cache are Nix's: `compression`, `compression-level`, `write-nar-listing`,
+    /// `secret-key`
+    #[arg(long, default_value = "auto", value_name = "STORE")]
+    pub(crate) to: String,
+    /// Do not insist on signatures (a daemon obeys only users whom it trusts)
+    #[arg(long)]
+    pub(crate) no_check_sigs: bool,
+    #[command(flatten)]
+    pub(crate) trust: Trust,
+}
+
+/// What is copied.
+#[derive(Args)]
+pub(crate) struct What {
+    /// What to copy: a store path, `x.drv`, `x.drv^out,dev`, `x.drv^*`, a link into the store, or
+    /// FLAKE#ATTR
+    #[arg(value_name = "INSTALLABLE")]
+    pub(crate) installables: Vec<String>,
+    /// What of it to take: a named set (see `ferry query --sets`), or any query, in which `x` is
+    /// what is named
+    #[arg(long, default_value = "runtime")]
+    pub(crate) set: String,
+    /// A query file that defines more sets
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) query_file: Vec<PathBuf>,
+    /// A recorded evaluation, for what had to be there before the derivations could exist
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) trace: Vec<PathBuf>,
+    /// Take this along too, with everything it refers to
+    #[arg(long, value_name = "INSTALLABLE")]
+    pub(crate) also: Vec<String>,
+    /// Sign every path with the secret key in this file (made by `nix key generate-secret`)
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) sign_key: Vec<PathBuf>,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Cache {
+    /// Make a binary cache, or add to one
+    #[command(after_help = CACHE_EXAMPLES)]
+    Create(CacheCreate),
+}
+
+#[derive(Args)]
+pub(crate) struct CacheCreate {
+    #[command(flatten)]
+    pub(crate) what: What,
+    /// The cache: a directory, or `file://DIRECTORY` with parameters
+    #[arg(long, value_name = "CACHE")]
+    pub(crate) to: String,
+    /// The store to read from, as for `ferry copy`
+    #[arg(long, default_value = "auto", value_name = "STORE", conflicts_with = "references_graph")]
+    pub(crate) from: String,
+    /// Take what this file lists, and read it from the files below /nix/store: what
+    /// `exportReferencesGraph` or `closureInfo` wrote. No database is asked
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) references_graph: Vec<PathBuf>,
+    /// How to compress: `none`, `xz` (the default), `zstd`, `gzip` or `bzip2`
+    #[arg(long, value_name = "METHOD")]
+    pub(crate) compression: Option<String>,
+    /// How hard
+    #[arg(long, value_name = "LEVEL")]
+    pub(crate) compression_level: Option<u32>,
+    /// Write a list of the files in each NAR as well
+    #[arg(long)]
+    pub(crate) write_nar_listing: bool,
+    /// Among several caches, Nix asks the one with the least number first
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) priority: Option<u32>,
+    /// Allow Nix to ask the cache for very many paths at a time
+    #[arg(long)]
+    pub(crate) want_mass_query: bool,
+}

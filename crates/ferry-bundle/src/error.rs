@@ -101,10 +101,15 @@ pub enum BundleError {
         derivations: Vec<String>,
     },
     /// The derivations that those of a bundle are coded against cannot be had.
-    #[error("cannot read what {bundle} was packed against: {source}")]
+    #[error(
+        "cannot read what {bundle} was packed against: {source}\nthe store has to have\n{}",
+        derivations.join("\n")
+    )]
     DerivationBase {
         /// The file.
         bundle: String,
+        /// What the store has to have, with all derivations that it is made of.
+        derivations: Vec<String>,
         /// What the store says.
         source: Box<ferry_store::Error>,
     },

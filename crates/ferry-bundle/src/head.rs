@@ -337,9 +337,11 @@ impl Contents {
         let decoded = derivations::decode(section, store_dir, &plain, is_prerequisite, store)
             .map_err(|failure| match failure {
                 Failure::Malformed(error) => malformed(*derivations_at, "derivations", error),
-                Failure::Store(source) => {
-                    BundleError::DerivationBase { bundle: bundle(), source: source.into() }
-                }
+                Failure::Store(roots, source) => BundleError::DerivationBase {
+                    bundle: bundle(),
+                    derivations: roots.iter().map(|path| store_dir.render_path(path)).collect(),
+                    source: source.into(),
+                },
                 Failure::NoStore(roots) => BundleError::NeedsBase {
                     bundle: bundle(),
                     derivations: roots.iter().map(|path| store_dir.render_path(path)).collect(),

@@ -87,8 +87,8 @@ pub(crate) enum Failure {
     Malformed(Malformed),
     /// It is coded against these derivations, and there is no store to read them from.
     NoStore(Vec<StorePath>),
-    /// They cannot be read.
-    Store(ferry_store::Error),
+    /// It is coded against these derivations, and they cannot be read.
+    Store(Vec<StorePath>, ferry_store::Error),
 }
 
 impl From<Malformed> for Failure {
@@ -212,7 +212,10 @@ fn take_base(
     let Some(store) = store.filter(|store| store.store_dir() == store_dir) else {
         return Err(Failure::NoStore(roots));
     };
-    let base = DerivationBase::read(store, &roots).map_err(Failure::Store)?;
+    let base = match DerivationBase::read(store, &roots) {
+        Ok(base) => base,
+        Err(error) => return Err(Failure::Store(roots, error)),
+    };
     let derivations = base.hashes().iter().map(|(path, _)| path.clone()).collect();
     match base.take().filter(|_| base.digest() == digest) {
         Some(encoder) => Ok((encoder, derivations)),

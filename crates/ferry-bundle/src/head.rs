@@ -340,7 +340,7 @@ impl Contents {
                 Failure::Store(roots, source) => BundleError::DerivationBase {
                     bundle: bundle(),
                     derivations: roots.iter().map(|path| store_dir.render_path(path)).collect(),
-                    source: source.into(),
+                    source,
                 },
                 Failure::NoStore(roots) => BundleError::NeedsBase {
                     bundle: bundle(),

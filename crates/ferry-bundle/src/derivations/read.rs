@@ -88,7 +88,7 @@ pub(crate) enum Failure {
     /// It is coded against these derivations, and there is no store to read them from.
     NoStore(Vec<StorePath>),
     /// It is coded against these derivations, and they cannot be read.
-    Store(Vec<StorePath>, ferry_store::Error),
+    Store(Vec<StorePath>, Box<ferry_store::Error>),
 }
 
 impl From<Malformed> for Failure {
@@ -214,7 +214,7 @@ fn take_base(
     };
     let base = match DerivationBase::read(store, &roots) {
         Ok(base) => base,
-        Err(error) => return Err(Failure::Store(roots, error)),
+        Err(error) => return Err(Failure::Store(roots, error.into())),
     };
     let derivations = base.hashes().iter().map(|(path, _)| path.clone()).collect();
     match base.take().filter(|_| base.digest() == digest) {

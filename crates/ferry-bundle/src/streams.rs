@@ -26,7 +26,7 @@ pub(crate) fn encode(streams: &[&[u8]], level: i32) -> std::io::Result<Vec<u8>> 
         let packed = packed?;
         let (plain_size, size) = (plain.len() as u64, packed.len() as u64);
         // Stored as it is where that is as good, or where a reader would take it for a bomb.
-        let stored = plain_size <= 64 || size >= plain_size || plain_size > most_plain(size);
+        let stored = plain_size <= 128 || size >= plain_size || plain_size > most_plain(size);
         put_number(&mut out, plain_size);
         put_number(&mut out, if stored { plain_size } else { size });
         contents.extend_from_slice(if stored { plain } else { &packed });

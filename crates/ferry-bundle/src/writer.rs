@@ -4,19 +4,19 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io::{Read, Write};
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ferry_formats::derivation::OutputPaths;
 use ferry_formats::keys::SecretKey;
 use ferry_formats::{NarHash, PathInfo, StoreDir, StorePath, nar};
 use ferry_store::admission::{Admitted, Plan};
-use ferry_store::{Destination, Error, Result, SignatureCheck, StoreWriter};
+use ferry_store::{Destination, Error, NarRanges, Result, SignatureCheck, StoreWriter};
 use sha2::{Digest as _, Sha256};
 
 use crate::against::Against;
 use crate::derivations::{Amounts, Encoder};
 use crate::head;
-use crate::payload::{Bases, HashedOutput, PayloadWriter, Writing, reach};
+use crate::payload::{Bases, HashedOutput, Origin, PayloadWriter, Writing, reach};
 use crate::replaced::Replaced;
 use crate::{BundleError, DerivationBase, Manifest, Prerequisite, Prerequisites};
 
@@ -47,6 +47,7 @@ pub struct BundleWriter<W> {
     name: String,
     options: PackOptions,
     against: Option<Against>,
+    origin: Option<Arc<dyn NarRanges>>,
     temporary: PathBuf,
     sink: Mutex<Option<W>>,
 }
@@ -56,7 +57,7 @@ impl<W: Write + Send + 'static> BundleWriter<W> {
     pub fn new(sink: W, name: String, store_dir: StoreDir, options: PackOptions) -> Self {
         let temporary = PathBuf::from(TEMPORARY);
         let sink = Mutex::new(Some(sink));
-        Self { store_dir, name, options, against: None, temporary, sink }
+        Self { store_dir, name, options, against: None, origin: None, temporary, sink }
     }
 
     /// Packs what is similar against content that the other side has. The bases become
@@ -67,6 +68,14 @@ impl<W: Write + Send + 'static> BundleWriter<W> {
             self.options.prerequisites.add_content_base(base);
         }
         self.against = Some(against);
+        self
+    }
+
+    /// Says where the NARs that are packed can be read at any position, to look back at them.
+    /// Otherwise they are put aside in a temporary file.
+    #[must_use]
+    pub fn reading_again_from(mut self, nars: Arc<dyn NarRanges>) -> Self {
+        self.origin = Some(nars);
         self
     }
 
@@ -224,11 +233,17 @@ impl<W: Write + Send + 'static> PartsWriter<'_, W> {
             output.put(&head).map_err(failed())?;
             let nars = against.map(|against| against.nars.clone());
             let bases = Bases::of(store_dir, &list, &replaced, nars);
+            let origin = self.bundle.origin.clone().map(|nars| {
+                let coded: HashSet<usize> = coded.iter().copied().collect();
+                let others = self.infos.iter().zip(0..).filter(|(_, place)| !coded.contains(place));
+                Origin::new(nars, others.map(|(info, _)| (info.path.clone(), info.nar_size)))
+            });
             let writing = Writing {
                 name: name.clone(),
                 level: *level,
                 size,
                 bases,
+                origin,
                 directory: self.bundle.temporary.clone(),
             };
             self.payload = Some(PayloadWriter::start(output, writing)?);

@@ -70,16 +70,25 @@ impl OpenStore {
         }
     }
 
+    /// The NARs of the store at any position, where its files can be seen.
+    #[must_use]
+    pub fn files(&self) -> Option<Arc<dyn NarRanges>> {
+        match self {
+            Self::Local(store) => Some(Arc::new(LocalNarRanges::new(store.layout().clone()))),
+            Self::Daemon(_) => None,
+        }
+    }
+
     /// The NARs of `wanted` at any position: out of the files where they can be seen, else kept
     /// in a file without a name in `directory`.
     ///
     /// # Errors
     /// When the store cannot be read or the file cannot be written.
     pub fn nar_ranges(&self, wanted: &[PathInfo], directory: &Path) -> Result<Arc<dyn NarRanges>> {
-        Ok(match self {
-            Self::Local(store) => Arc::new(LocalNarRanges::new(store.layout().clone())),
-            Self::Daemon(store) => Arc::new(SpooledNars::new(store, wanted, directory)?),
-        })
+        match self.files() {
+            Some(files) => Ok(files),
+            None => Ok(Arc::new(SpooledNars::new(self.store(), wanted, directory)?)),
+        }
     }
 
     /// What it knows, for one graph.

@@ -22,16 +22,40 @@ pub(crate) struct Prefix {
     pub(crate) same: bool,
 }
 
-/// Compresses a block into one frame.
-pub(crate) fn compress(block: &[u8], prefix: &Prefix, level: i32) -> io::Result<Vec<u8>> {
+/// Compresses blocks into frames.
+pub(crate) struct Compressor {
+    /// For blocks without a prefix. (A context keeps its prefix, so others have one of their own.)
+    context: CCtx<'static>,
+}
+
+impl Compressor {
+    pub(crate) fn new() -> Self {
+        Self { context: CCtx::create() }
+    }
+
+    /// Appends a frame that holds `block`.
+    pub(crate) fn append(
+        &mut self,
+        out: &mut Vec<u8>,
+        block: &[u8],
+        prefix: &Prefix,
+        level: i32,
+    ) -> io::Result<()> {
+        if !prefix.bytes.is_empty() {
+            return append_against(out, block, prefix, level);
+        }
+        let level = if level > FAST && !compresses(block) { FAST } else { level };
+        for parameter in [CParameter::ChecksumFlag(true), CParameter::CompressionLevel(level)] {
+            self.context.set_parameter(parameter).map_err(failed)?;
+        }
+        append(&mut self.context, out, block)
+    }
+}
+
+fn append_against(out: &mut Vec<u8>, block: &[u8], prefix: &Prefix, level: i32) -> io::Result<()> {
     let mut context = CCtx::create();
     let mut set = |parameter| context.set_parameter(parameter).map(drop).map_err(failed);
     set(CParameter::ChecksumFlag(true))?;
-    if prefix.bytes.is_empty() {
-        let level = if level > FAST && !compresses(block) { FAST } else { level };
-        set(CParameter::CompressionLevel(level))?;
-        return run(&mut context, block);
-    }
     // A window over all of it, and tables that are large enough for that.
     let all = prefix.bytes.len() + block.len();
     set(CParameter::WindowLog((usize::BITS - (all - 1).leading_zeros()).max(18)))?;
@@ -48,14 +72,16 @@ pub(crate) fn compress(block: &[u8], prefix: &Prefix, level: i32) -> io::Result<
         set(CParameter::ChainLog(22))?;
     }
     context.ref_prefix(&prefix.bytes).map_err(failed)?;
-    run(&mut context, block)
+    append(&mut context, out, block)
 }
 
-fn run(context: &mut CCtx<'_>, block: &[u8]) -> io::Result<Vec<u8>> {
-    let mut out = Vec::with_capacity(compress_bound(block.len()));
-    context.compress2(&mut out, block).map_err(failed)?;
-    out.shrink_to_fit();
-    Ok(out)
+fn append(context: &mut CCtx<'_>, out: &mut Vec<u8>, block: &[u8]) -> io::Result<()> {
+    let start = out.len();
+    out.resize(start + compress_bound(block.len()), 0);
+    let room = out.get_mut(start..).unwrap_or_default();
+    let written = context.compress2(room, block).map_err(failed)?;
+    out.truncate(start + written);
+    Ok(())
 }
 
 /// Whether some of it becomes smaller: on what does not, higher levels only waste time.

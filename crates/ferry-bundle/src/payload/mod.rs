@@ -1,5 +1,6 @@
 //! The payload: sections, and in them blocks, each compressed against what the reader has.
 
+mod again;
 mod bases;
 mod block;
 mod compress;
@@ -12,6 +13,7 @@ mod sections;
 mod similar;
 mod writer;
 
+pub(crate) use again::Origin;
 pub(crate) use bases::Bases;
 pub(crate) use reader::{Payload, Reading};
 pub(crate) use scan::Scan;

@@ -10,9 +10,9 @@ use ferry_store::Error;
 use sha2::{Digest as _, Sha256};
 
 use super::Bases;
+use super::again::{Again, Origin};
 use super::block::{Range, Source, put_ranges};
-use super::compress::{Prefix, compress};
-use super::history::History;
+use super::compress::{Compressor, Prefix};
 use super::sampling::{Sample, samples};
 use super::similar::{Effort, Similar};
 use crate::format::{BLOCK_SIZE, section};
@@ -49,6 +49,8 @@ pub(crate) struct Writing {
     /// Its size in bytes.
     pub(crate) size: u64,
     pub(crate) bases: Bases,
+    /// Where to read it again; otherwise it is put aside.
+    pub(crate) origin: Option<Origin>,
     /// Where temporary files may be made.
     pub(crate) directory: PathBuf,
 }
@@ -71,7 +73,7 @@ pub(crate) struct PayloadWriter {
 /// What the threads that compress share.
 struct Shared {
     writing: Writing,
-    history: History,
+    again: Again,
     /// Blocks look for what is similar one after the other, so that the outcome does not hang on which
     /// thread is faster.
     turn: Mutex<Turn>,
@@ -86,20 +88,18 @@ struct Turn {
 impl PayloadWriter {
     pub(crate) fn start<W: Write + Send + 'static>(
         output: HashedOutput<W>,
-        writing: Writing,
+        mut writing: Writing,
     ) -> Result<Self> {
         let name = writing.name.clone();
         let similar = look_through_bases(&writing)?;
         let bits = similar.bits();
-        let directory = &writing.directory;
-        let history = History::new(reach(writing.size), directory).map_err(BundleError::io(
-            format!("make a temporary file in {}", directory.display()),
-        ))?;
+        let again = Again::new(writing.origin.take(), writing.size, &writing.directory)?;
         let turn = Mutex::new(Turn { number: 0, similar });
-        let shared = Arc::new(Shared { writing, history, turn, next: Condvar::new() });
+        let shared = Arc::new(Shared { writing, again, turn, next: Condvar::new() });
         let (blocks, compressed) = pipeline::pipeline(move || {
             let shared = Arc::clone(&shared);
-            move |(number, block)| shared.pack(number, block, bits)
+            let mut compressor = Compressor::new();
+            move |(number, block)| shared.pack(number, block, bits, &mut compressor)
         });
         let complete = Arc::new(AtomicBool::new(false));
         let output = {
@@ -211,12 +211,18 @@ fn look_through_bases(writing: &Writing) -> Result<Similar> {
 
 impl Shared {
     /// The contents of the section for a block.
-    fn pack(&self, number: u64, block: Vec<u8>, bits: u32) -> Result<Vec<u8>> {
+    fn pack(
+        &self,
+        number: u64,
+        block: Vec<u8>,
+        bits: u32,
+        compressor: &mut Compressor,
+    ) -> Result<Vec<u8>> {
         let failed = || BundleError::io(format!("write {}", self.writing.name));
         let found = samples(&block, bits);
         let block = Arc::new(block);
         // Before its turn is over: whoever comes next may refer to it.
-        let kept = self.history.put(number, &block);
+        let kept = self.again.put(number, &block);
         let (ranges, same) = self.in_turn(number, |similar| {
             let chosen = similar.ranges(number, &found);
             similar.add_block(number, &found);
@@ -226,7 +232,7 @@ impl Shared {
         let prefix = Prefix { bytes: self.prefix(&ranges)?, same };
         let mut out = Vec::new();
         put_ranges(&mut out, &ranges);
-        out.extend(compress(&block, &prefix, self.writing.level).map_err(failed())?);
+        compressor.append(&mut out, &block, &prefix, self.writing.level).map_err(failed())?;
         Ok(out)
     }
 
@@ -249,10 +255,7 @@ impl Shared {
             rest = others;
             match range.source {
                 Source::Base(number) => self.writing.bases.read(number, range.offset, part)?,
-                Source::Payload => self
-                    .history
-                    .read(range.offset, part)
-                    .map_err(BundleError::io("read the payload again"))?,
+                Source::Payload => self.again.read(range.offset, part)?,
             }
         }
         Ok(prefix)

@@ -117,7 +117,7 @@ impl Volumes {
         let mut damaged = None;
         for path in files {
             let begins =
-                beginning(path).map_err(BundleError::io(format!("read {}", path.display())))?.1;
+                beginning(path).map_err(BundleError::io(format!("open {}", path.display())))?.1;
             match (begins, &known) {
                 (Beginning::Volume(header), None) => known = Some((header, path.clone())),
                 (Beginning::Volume(header), Some((other, file))) if !header.belongs_with(other) => {

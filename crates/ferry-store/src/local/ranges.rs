@@ -13,8 +13,8 @@ use ferry_formats::StorePath;
 use super::layout::Layout;
 use crate::{Error, NarRanges, Result};
 
-/// How many objects are remembered: whoever reads one goes on in it.
-const REMEMBERED: usize = 8;
+/// How many objects are remembered: whoever reads one comes back to it.
+const REMEMBERED: usize = 64;
 /// Directories in directories that are followed, as in a NAR that is read.
 const DEEPEST: usize = 64;
 

@@ -97,6 +97,9 @@ pub(crate) fn run(context: &Context, options: &Pack) -> Result<(), Failure> {
         let name = options.output.display().to_string();
         let mut bundle = BundleWriter::new(sink, name, store.store_dir().clone(), pack_options)
             .temporary_files_in(temporary_directory());
+        if let Some(files) = opened.files() {
+            bundle = bundle.reading_again_from(files);
+        }
         if let Some(against) = against {
             bundle = bundle.against(against);
         }

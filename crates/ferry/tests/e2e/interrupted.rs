@@ -170,7 +170,8 @@ fn a_pack_killed_at_any_moment_leaves_the_old_bundle_or_the_new_one() {
     let new = machine.read(file);
 
     let (mut kills, mut replaced) = (0, 0);
-    for moment in moments(took).take(40) {
+    // On a busy machine the one that was measured may have taken much longer than those to come.
+    for moment in moments(took).take(200) {
         machine.write(file, &old);
         kills += u64::from(kill_after(pack(), moment));
         let left = machine.read(file);
@@ -186,7 +187,7 @@ fn a_pack_killed_at_any_moment_leaves_the_old_bundle_or_the_new_one() {
     pack().ok();
     assert!(machine.read(file) == new);
     let temporary = |name: &String| name.starts_with(".ferry-");
-    assert!(names(&machine.path("/data/out")).iter().filter(|name| temporary(name)).count() <= 40);
+    assert!(names(&machine.path("/data/out")).iter().filter(|name| temporary(name)).count() <= 200);
     machine.command("nix-store").arg("--gc").ok();
     assert_eq!(all_valid(&machine), [], "a temporary root holds on");
 }

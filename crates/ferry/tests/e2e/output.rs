@@ -25,6 +25,9 @@ struct Packed {
     version: u32,
     bundle: String,
     bundle_size: u64,
+    /// Files, where there are several.
+    #[serde(deserialize_with = "or_null")]
+    volumes: Option<Vec<String>>,
     set: String,
     roots: Vec<String>,
     paths: u64,
@@ -38,6 +41,8 @@ struct Packed {
 struct Verified {
     version: u32,
     bundle: String,
+    #[serde(deserialize_with = "or_null")]
+    volumes: Option<Vec<serde_json::Value>>,
     valid: bool,
     paths: u64,
     nar_size: u64,
@@ -57,6 +62,8 @@ struct Told {
     bundle: String,
     #[serde(deserialize_with = "or_null")]
     bundle_size: Option<u64>,
+    #[serde(deserialize_with = "or_null")]
+    volumes: Option<Vec<serde_json::Value>>,
     format_version: u32,
     store_dir: String,
     set: String,
@@ -152,6 +159,7 @@ fn json_is_what_is_promised_and_agrees_with_nix() {
         let roots = [&derivation, &top, &fod].map(String::as_str);
         assert_eq!(packed.version, 1);
         assert_eq!((packed.bundle.as_str(), packed.bundle_size), (BUNDLE, bundle_size));
+        assert_eq!(packed.volumes, None);
         assert_eq!((packed.set.as_str(), packed.paths), ("recipe", all.len() as u64));
         assert_eq!(packed.nar_size, nar_size);
         assert_eq!(packed.roots, roots);
@@ -160,6 +168,7 @@ fn json_is_what_is_promised_and_agrees_with_nix() {
         let told: Told = json(&machine, &["info", BUNDLE]);
         assert_eq!((told.version, told.format_version), (1, 1));
         assert_eq!((told.bundle.as_str(), told.bundle_size), (BUNDLE, Some(bundle_size)));
+        assert_eq!(told.volumes, None);
         assert_eq!((told.store_dir.as_str(), told.set.as_str()), ("/nix/store", "recipe"));
         assert_eq!((told.paths, told.derivations), (all.len() as u64, 5));
         assert_eq!((told.nar_size, told.roots), (nar_size, roots.map(str::to_owned).to_vec()));
@@ -179,6 +188,7 @@ fn json_is_what_is_promised_and_agrees_with_nix() {
         assert_eq!((verified.signed_by_trusted, verified.untrusted.len()), (0, 4));
         assert_eq!(verified.signed_by, ["harbour-1"]);
         assert_eq!((verified.prerequisites, verified.against), (0, None));
+        assert_eq!(verified.volumes, None);
         let trusting = ["verify", BUNDLE, "--trusted-public-key", &key.public];
         let trusting: Verified = json(&machine, &trusting);
         assert_eq!((trusting.signed_by_trusted, trusting.untrusted.len()), (trusting.paths, 0));

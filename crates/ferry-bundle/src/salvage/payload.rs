@@ -18,7 +18,7 @@ use crate::payload::{Bases, Bounds, Source, decompress, take_ranges};
 use crate::{BundleError, Result};
 
 const SIZE: u64 = BLOCK_SIZE as u64;
-/// How many blocks are decompressed at most to find the place of a run.
+/// How many blocks and places are tried at most to find the place of a run.
 const MOST_TRIED: u64 = 1 << 13;
 
 /// Whether a run is in its place, as the NARs in it tell.
@@ -44,7 +44,7 @@ pub(super) struct Rescue<'a> {
     nars: &'a Nars,
     /// Bytes of the payload.
     size: u64,
-    /// Blocks that were decompressed, ever.
+    /// Blocks that were decompressed, and places that were wrong.
     tried: u64,
     rest: Rest,
 }
@@ -107,6 +107,8 @@ impl<'a> Rescue<'a> {
             if self.judge(start, run)? == Verdict::Right {
                 return Ok(Some(start));
             }
+            // A damaged head may claim a payload of any size.
+            self.tried += 1;
             if self.tried - before > MOST_TRIED {
                 break;
             }
@@ -135,30 +137,40 @@ impl<'a> Rescue<'a> {
 
     /// Cuts a run where blocks are gone without a trace, and returns what comes behind.
     fn cut(&mut self, start: u64, run: &mut Run) -> Result<Option<Run>> {
-        let mut right_until = start.saturating_mul(SIZE);
-        let mut wrong = None;
+        // Behind a NAR that is in its place nothing is missing before.
+        let (mut from, mut to) = (start, None);
         for (range, info) in inside(self.nars, start, run) {
             match self.hash(range)? {
-                Some(found) if found == info.nar_hash => right_until = range.end,
-                None => {}
+                Some(found) if found == info.nar_hash => {
+                    (from, to) = (range.end.div_ceil(SIZE), None);
+                }
                 Some(_) => {
-                    wrong = Some(range.end);
+                    to = Some(range.end.div_ceil(SIZE));
                     break;
                 }
+                None => to = Some(start + run.blocks.len() as u64),
             }
         }
-        let Some(wrong) = wrong else { return Ok(None) };
-        for number in right_until.div_ceil(SIZE)..wrong.div_ceil(SIZE) {
-            let before = usize::try_from(number - start).unwrap_or(usize::MAX);
-            let blocks = run.blocks.get(before..).unwrap_or_default().to_vec();
+        let before = self.tried;
+        for number in from..to.unwrap_or(from) {
+            let length = usize::try_from(number - start).unwrap_or(usize::MAX);
+            let blocks = run.blocks.get(length..).unwrap_or_default().to_vec();
             let behind = Run { lost_before: 1, blocks };
             self.rest.there.split_off(&number);
             if self.place(number, &behind)?.is_some() {
-                run.blocks.truncate(before);
+                run.blocks.truncate(length);
                 return Ok(Some(behind));
             }
-            // It was in the place of others meanwhile.
-            self.fill(number, &behind.blocks)?;
+            // Others were in its place meanwhile.
+            if self.tried - before > MOST_TRIED {
+                self.fill(number, &behind.blocks)?;
+                break;
+            }
+            self.fill(number, behind.blocks.get(..1).unwrap_or_default())?;
+        }
+        if let Some(to) = to {
+            let length = usize::try_from(to - start).unwrap_or(usize::MAX);
+            self.fill(to, run.blocks.get(length..).unwrap_or_default())?;
         }
         Ok(None)
     }

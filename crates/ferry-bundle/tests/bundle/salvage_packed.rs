@@ -342,3 +342,34 @@ fn of_too_few_volumes_what_they_have_is_saved() {
     assert!(!hit.is_empty() && !packed.independent(&hit).is_empty(), "{hit:?}");
     packed.saves(&bundle, &hit, "without two volumes");
 }
+
+#[test]
+fn no_byte_that_is_wrong_makes_it_panic_or_save_what_is_not_there() {
+    let update = Update::of(40_000);
+    let objects = graph();
+    let there = closed(&objects, |place| place < objects.len() / 2);
+    let thin = packed_without(&Memory::of(&objects), &objects, &there);
+    let bases = ranges::there(std::slice::from_ref(&update.old));
+    let on_base =
+        ranges::packed_against(std::slice::from_ref(&update.new), Some(update.against()), 9);
+    for packed in [Packed::new(on_base, Some(bases)), Packed::new(thin, None)] {
+        let whole: BTreeSet<&StorePath> = packed.nars.iter().map(|(path, _)| path).collect();
+        let mut refused = 0;
+        for place in 0..packed.bundle.len() {
+            let mut bundle = packed.bundle.clone();
+            bundle[place] ^= 0x10;
+            match packed.salvage(&bundle) {
+                Err(_) => refused += 1,
+                Ok(salvage) => {
+                    assert!(
+                        paths(&salvage).iter().all(|path| whole.contains(path)),
+                        "byte {place}"
+                    );
+                    let list = salvage.prerequisites();
+                    assert!(list.list().iter().all(|one| one.content.is_none()), "byte {place}");
+                }
+            }
+        }
+        assert!(0 < refused && refused < packed.bundle.len());
+    }
+}

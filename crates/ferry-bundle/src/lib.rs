@@ -42,7 +42,7 @@ pub use listing::{Entry, EntryKind, list_nar};
 pub use manifest::Manifest;
 pub use prerequisites::{Prerequisite, Prerequisites};
 pub use reader::Bundle;
-pub use salvage::{Loss, Salvage};
+pub use salvage::{DamagedBundle, Loss, Salvage};
 pub use verify::{VerifyReport, verify, verify_against};
 pub use volumes::{Begun, Condition, Volume, VolumeReader, VolumeWriter, Volumes, VolumesReport};
 pub use writer::{BundleWriter, PackOptions};

@@ -94,6 +94,20 @@ impl Prerequisites {
         Ok(this)
     }
 
+    /// Those of a bundle that was read, to be named in another one, where `given` of them are
+    /// inputs of derivations and have these hashes.
+    pub(crate) fn again(
+        list: Vec<Prerequisite>,
+        given: Vec<Given>,
+        hashes: impl Iterator<Item = (StorePath, InputDerivationHash)>,
+    ) -> Self {
+        let mut known = OutputPaths::default();
+        hashes.for_each(|(path, hash)| known.know(path, hash));
+        let mut this = Self { list, given, known };
+        this.sort();
+        this
+    }
+
     /// Makes a path one on whose content the payload builds.
     pub fn add_content_base(&mut self, info: &PathInfo) {
         let content = Some((info.nar_hash, info.nar_size));

@@ -1,12 +1,13 @@
 //! What the other side has that what is packed can be told apart from.
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 
-use ferry_bundle::{Against, Bundle, Counterparts, DerivationBase};
+use ferry_bundle::{Against, Bundle, Counterparts, DerivationBase, Prerequisite};
 use ferry_formats::{PathInfo, StorePath};
-use ferry_store::Store;
 use ferry_store::closure::unreferenced;
 use ferry_store::uri::OpenStore;
+use ferry_store::{NarRanges, Store};
 
 use crate::context::{Context, temporary_directory};
 use crate::failure::Failure;
@@ -15,18 +16,25 @@ use crate::sources::OpenSource;
 
 /// Has a bundle read the content that it is packed against from `store`.
 pub(crate) fn read_content_from(bundle: &mut Bundle, store: &OpenStore) -> Result<(), Failure> {
-    let wanted: Vec<StorePath> = bundle
-        .prerequisites()
-        .iter()
-        .filter(|one| one.content.is_some())
-        .map(|one| one.path.clone())
-        .collect();
-    if !wanted.is_empty() {
-        let infos = store.store().path_infos(&wanted)?;
-        let infos: Vec<PathInfo> = infos.into_iter().flatten().collect();
-        bundle.read_bases_from(store.nar_ranges(&infos, &temporary_directory())?);
+    if let Some(nars) = content_of(bundle.prerequisites(), store)? {
+        bundle.read_bases_from(nars);
     }
     Ok(())
+}
+
+/// The content in `store` that a bundle with these prerequisites is packed against, if it is.
+pub(crate) fn content_of(
+    prerequisites: &[Prerequisite],
+    store: &OpenStore,
+) -> Result<Option<Arc<dyn NarRanges>>, Failure> {
+    let wanted = prerequisites.iter().filter(|one| one.content.is_some());
+    let wanted: Vec<StorePath> = wanted.map(|one| one.path.clone()).collect();
+    if wanted.is_empty() {
+        return Ok(None);
+    }
+    let infos = store.store().path_infos(&wanted)?;
+    let infos: Vec<PathInfo> = infos.into_iter().flatten().collect();
+    Ok(Some(store.nar_ranges(&infos, &temporary_directory())?))
 }
 
 /// What a place has that is of use.

@@ -157,7 +157,7 @@ pub(crate) fn take<'a>(
     words: &[String],
     section: u64,
     (numbers, digests): (&mut Take<'_>, &mut Take<'_>),
-) -> Result<Vec<Known>, Malformed> {
+) -> Result<Vec<(Given, Known)>, Malformed> {
     let mut found = Vec::new();
     let (mut next, mut outputs_left) = (0u64, most_outputs(section));
     for _ in 0..count {
@@ -179,6 +179,7 @@ pub(crate) fn take<'a>(
             Kind::Deferred | Kind::Floating(_) | Kind::Impure(_) => 0,
         })?;
         let mut outputs: Vec<KnownOutput> = Vec::new();
+        let mut of_given = Vec::new();
         for _ in 0..numbers.number()? {
             outputs_left = match outputs_left.checked_sub(1) {
                 Some(left) => left,
@@ -193,8 +194,13 @@ pub(crate) fn take<'a>(
                 return numbers.malformed("outputs that are not sorted");
             }
             let known = output_path(store_dir, path, kind, digest, name, digests)?;
+            let known = known.map(|path| store_dir.render_path(&path));
+            of_given.push(GivenOutput {
+                name: name.as_bytes().into(),
+                path: known.as_deref().unwrap_or_default().as_bytes().into(),
+            });
             let output = match known {
-                Some(path) => Output::Path(store_dir.render_path(&path).into()),
+                Some(path) => Output::Path(path.into()),
                 None => Output::Named(name),
             };
             match output.known(path, word) {
@@ -203,7 +209,9 @@ pub(crate) fn take<'a>(
             }
         }
         let known = known(store_dir, path, kind, digest, outputs.into());
-        found.push(known.or_else(|reason| numbers.malformed(reason))?);
+        let known = known.or_else(|reason| numbers.malformed(reason))?;
+        let given = Given { path: path.clone(), kind, digest: digest.into(), outputs: of_given };
+        found.push((given, known));
     }
     Ok(found)
 }

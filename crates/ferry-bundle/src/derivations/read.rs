@@ -9,7 +9,7 @@ use crate::codec::{Malformed, Take};
 use crate::derivations::amounts::Amounts;
 use crate::derivations::base::DerivationBase;
 use crate::derivations::encode::Encoder;
-use crate::derivations::given;
+use crate::derivations::given::{self, Given};
 use crate::derivations::mentions::Reader;
 use crate::derivations::model::{Kind, Known, Recipe, Shape, Tables, Target, column, column_of};
 use crate::derivations::render::Context;
@@ -28,6 +28,10 @@ pub(crate) struct Derivations {
     /// Those that are not in the bundle (of the base, and given), then those that are coded.
     pub(super) known: Vec<Known>,
     given: usize,
+    /// What is said of the given ones, to be said again.
+    pub(crate) of_given: Vec<Given>,
+    /// The derivations that the base is the closure of.
+    pub(crate) base_roots: Vec<StorePath>,
     /// The sources of the base, then the entries of the index.
     plain: Vec<Box<str>>,
 }
@@ -121,6 +125,7 @@ pub(crate) fn decode(
     let (given, count) = (take.number()?, take.number()?);
     let names = (take.number()?, take.number()?);
     let roots = take_roots(&mut take, &prerequisite)?;
+    let base_roots = roots.clone();
     let (base, mut base_paths) = match roots.is_empty() {
         true => (Encoder::empty(store_dir), Vec::new()),
         false => take_base(roots, digests.array()?, store_dir, store)?,
@@ -130,7 +135,13 @@ pub(crate) fn decode(
     let mut decoded = Decoded {
         base: Amounts::of_base(&base),
         base_paths,
-        derivations: Derivations { tables, known, plain: rendered, ..Derivations::default() },
+        derivations: Derivations {
+            tables,
+            known,
+            plain: rendered,
+            base_roots,
+            ..Derivations::default()
+        },
         ..Decoded::default()
     };
     let entries = plain.len() as u64;
@@ -144,7 +155,10 @@ pub(crate) fn decode(
     let by_rank = take_names(&mut read.tables, names, &mut texts)?;
     let both = (&mut take, &mut digests);
     let words = &read.tables.words;
-    read.known.extend(given::take(given, store_dir, prerequisite, words, size, both)?);
+    for (given, known) in given::take(given, store_dir, prerequisite, words, size, both)? {
+        read.of_given.push(given);
+        read.known.push(known);
+    }
     read.given = read.known.len();
     let has_base = !base.recipes.is_empty();
     let mut likes = match has_base {

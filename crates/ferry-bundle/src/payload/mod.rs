@@ -15,6 +15,8 @@ mod writer;
 
 pub(crate) use again::Origin;
 pub(crate) use bases::Bases;
+pub(crate) use block::{Bounds, Source, take_ranges};
+pub(crate) use compress::decompress;
 pub(crate) use reader::{Payload, Reading};
 pub(crate) use scan::Scan;
 pub(crate) use sections::Input;

@@ -1,77 +1,183 @@
 //! The blocks that are left in a damaged file.
 //!
-//! A block begins with its name and its length. Where that is damaged, or the block behind it, the
-//! next one that can be decompressed is looked for. Blocks without damage between them form a run.
+//! A block begins with its name and its length. Where that is damaged, or the block behind it has
+//! not the form of one, the next one that has is looked for. Blocks without damage between them
+//! form a run. Whether what a block holds is whole shows when it is decompressed.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 
 use memchr::memmem;
+use zstd::zstd_safe::{find_frame_compressed_size, get_frame_content_size};
 
+use crate::codec::Take;
 use crate::format::{BLOCK_SIZE, limit, section};
+use crate::payload::{Bounds, take_ranges};
 
 /// Bytes of a section's name and length.
 const HEADER: u64 = 12;
 /// How much of the file is searched at a time.
 const WINDOW: usize = 1 << 20;
+/// The longest header of a zstd frame.
+const FRAME_HEADER: usize = 18;
 
-/// A block that can be decompressed.
+/// What has the form of a block.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Block {
-    /// Where its frame is in the file.
-    pub(super) frame: Range<u64>,
+    /// Where the contents of its section are in the file.
+    pub(super) contents: Range<u64>,
     /// Bytes of NAR in it.
     pub(super) size: usize,
 }
 
 /// Blocks that follow each other.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Run {
     /// How many blocks are damaged between the run before and this one, at the least.
     pub(super) lost_before: u64,
     pub(super) blocks: Vec<Block>,
 }
 
-/// Finds them, from this offset on, and no more than the payload has.
-pub(super) fn find(file: &File, from: u64, most: u64) -> io::Result<Vec<Run>> {
-    let mut runs = vec![Run::default()];
-    let mut found = 0;
-    let mut at = from;
-    let size = file.metadata()?.len();
-    while found < most {
-        let lead = match header(file, at)? {
-            Some((section::END, 32)) => break,
-            Some((section::BLOCK, length)) => Some(at + HEADER..at + HEADER + length),
-            _ => None,
-        };
-        if let Some(frame) = lead {
-            if let Some(data) = decompress(file, &frame)? {
-                if let Some(run) = runs.last_mut() {
-                    run.blocks.push(Block { frame: frame.clone(), size: data.len() });
+/// A damaged file, and what is known of its blocks.
+pub(super) struct Wreck {
+    pub(super) file: File,
+    /// Whether blocks say what they are packed against. In version 0 they do not.
+    pub(super) ranged: bool,
+    /// The sizes of the bases.
+    pub(super) bases: Vec<u64>,
+}
+
+impl Wreck {
+    /// Finds the blocks, from this offset on, and no more than the payload has.
+    pub(super) fn find(&self, from: u64, most: u64) -> io::Result<Vec<Run>> {
+        let mut runs = vec![Run::default()];
+        let mut found = 0;
+        let mut at = from;
+        let size = self.file.metadata()?.len();
+        while found < most {
+            let lead = match self.header(at)? {
+                Some((section::END, 32)) => break,
+                Some((section::BLOCK, length)) => Some(at + HEADER..at + HEADER + length),
+                _ => None,
+            };
+            if let Some(contents) = lead {
+                if let Some(size) = self.form(&contents)? {
+                    at = contents.end;
+                    if let Some(run) = runs.last_mut() {
+                        run.blocks.push(Block { contents, size });
+                    }
+                    found += 1;
+                    continue;
                 }
-                found += 1;
-                at = frame.end;
-                continue;
+                // Damaged; its length is right if it leads to a section, or to the end.
+                if contents.end == size || self.header(contents.end)?.is_some() {
+                    lose(&mut runs);
+                    at = contents.end;
+                    continue;
+                }
             }
-            // Damaged; its length is right if it leads to a section, or to the end.
-            if frame.end == size || header(file, frame.end)?.is_some() {
-                lose(&mut runs);
-                at = frame.end;
-                continue;
+            match self.search(at + 1)? {
+                Some(found) => {
+                    lose(&mut runs);
+                    at = found;
+                }
+                None => break,
             }
         }
-        match search(file, at + 1)? {
-            Some(found) => {
-                lose(&mut runs);
-                at = found;
+        runs.retain(|run| !run.blocks.is_empty());
+        Ok(runs)
+    }
+
+    /// A section's name and length, if they are those of a block or of the end.
+    fn header(&self, at: u64) -> io::Result<Option<([u8; 4], u64)>> {
+        let bytes = self.read(&(at..at.saturating_add(HEADER)))?;
+        let Some((name, rest)) = bytes.split_first_chunk::<4>() else { return Ok(None) };
+        let Ok(length) = rest.try_into() else { return Ok(None) };
+        let length = u64::from_le_bytes(length);
+        let known = match *name {
+            section::BLOCK => length <= limit::BLOCK,
+            section::END => length == 32,
+            _ => false,
+        };
+        Ok(known.then_some((*name, length)))
+    }
+
+    /// The next thing that has the form of a block.
+    fn search(&self, from: u64) -> io::Result<Option<u64>> {
+        let mut at = from;
+        loop {
+            let window = self.read(&(at..at.saturating_add(WINDOW as u64)))?;
+            for place in memmem::find_iter(&window, &section::BLOCK) {
+                let place = at + place as u64;
+                if let Some((section::BLOCK, length)) = self.header(place)?
+                    && self.form(&(place + HEADER..place + HEADER + length))?.is_some()
+                {
+                    return Ok(Some(place));
+                }
             }
-            None => break,
+            if window.len() < WINDOW {
+                return Ok(None);
+            }
+            // A name may lie across two windows.
+            at += (window.len() - section::BLOCK.len() + 1) as u64;
         }
     }
-    runs.retain(|run| !run.blocks.is_empty());
-    Ok(runs)
+
+    /// How many bytes of NAR a block holds, if these contents have the form of one: ranges, and a
+    /// frame that is as long as what is left.
+    fn form(&self, contents: &Range<u64>) -> io::Result<Option<usize>> {
+        let most = (limit::RANGES_SIZE + FRAME_HEADER) as u64;
+        let head = self.read(&(contents.start..contents.end.min(contents.start + most)))?;
+        let Some(start) = self.frame_start(&head) else { return Ok(None) };
+        let stated = match get_frame_content_size(head.get(start..).unwrap_or_default()) {
+            Ok(Some(size)) if size == 0 || size > BLOCK_SIZE as u64 => return Ok(None),
+            Ok(size) => size.and_then(|size| usize::try_from(size).ok()),
+            Err(_) => return Ok(None),
+        };
+        let all = self.read(contents)?;
+        let frame = all.get(start..).unwrap_or_default();
+        if all.len() as u64 != contents.end - contents.start
+            || find_frame_compressed_size(frame) != Ok(frame.len())
+        {
+            return Ok(None);
+        }
+        Ok(match stated {
+            None if !self.ranged => {
+                let plain = zstd::bulk::decompress(frame, BLOCK_SIZE).ok();
+                plain.map(|plain| plain.len()).filter(|size| *size > 0)
+            }
+            stated => stated,
+        })
+    }
+
+    /// How many bytes the ranges before a frame take.
+    fn frame_start(&self, contents: &[u8]) -> Option<usize> {
+        if !self.ranged {
+            return Some(0);
+        }
+        // Which block it is, is not known yet.
+        let bounds = Bounds { start: u64::MAX, reach: u64::MAX, bases: &self.bases };
+        let mut take = Take::new(contents);
+        take_ranges(&mut take, &bounds).ok()?;
+        Some(contents.len() - take.remaining())
+    }
+
+    /// A part of the file, as far as it goes.
+    pub(super) fn read(&self, part: &Range<u64>) -> io::Result<Vec<u8>> {
+        let length = usize::try_from(part.end.saturating_sub(part.start)).unwrap_or_default();
+        let mut buffer = vec![0; length];
+        let mut filled = 0;
+        while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+            match self.file.read_at(rest, part.start + filled as u64)? {
+                0 => break,
+                count => filled += count,
+            }
+        }
+        buffer.truncate(filled);
+        Ok(buffer)
+    }
 }
 
 fn lose(runs: &mut Vec<Run>) {
@@ -79,80 +185,4 @@ fn lose(runs: &mut Vec<Run>) {
         Some(run) if run.blocks.is_empty() => run.lost_before += 1,
         _ => runs.push(Run { lost_before: 1, blocks: Vec::new() }),
     }
-}
-
-/// A section's name and length, if they are those of a block or of the end.
-fn header(file: &File, at: u64) -> io::Result<Option<([u8; 4], u64)>> {
-    let mut bytes = [0; 12];
-    if read_at(file, &mut bytes, at)? < bytes.len() {
-        return Ok(None);
-    }
-    let (name, length) = bytes.split_at(4);
-    let (Ok(name), Ok(length)) = (name.try_into(), length.try_into()) else { return Ok(None) };
-    let length = u64::from_le_bytes(length);
-    let known = match name {
-        section::BLOCK => length <= limit::BLOCK,
-        section::END => length == 32,
-        _ => false,
-    };
-    Ok(known.then_some((name, length)))
-}
-
-/// The next block that can be decompressed.
-fn search(file: &File, from: u64) -> io::Result<Option<u64>> {
-    let mut at = from;
-    let mut window = vec![0; WINDOW];
-    loop {
-        let count = read_at(file, &mut window, at)?;
-        for place in memmem::find_iter(window.get(..count).unwrap_or_default(), &section::BLOCK) {
-            let place = at + place as u64;
-            if let Some((section::BLOCK, length)) = header(file, place)?
-                && decompress(file, &(place + HEADER..place + HEADER + length))?.is_some()
-            {
-                return Ok(Some(place));
-            }
-        }
-        if count < window.len() {
-            return Ok(None);
-        }
-        // A name may lie across two windows.
-        at += (count - section::BLOCK.len() + 1) as u64;
-    }
-}
-
-/// What is in a frame, or nothing where it is damaged. (It has a checksum.)
-pub(super) fn decompress(file: &File, frame: &Range<u64>) -> io::Result<Option<Vec<u8>>> {
-    let part = Part { file, range: frame.clone() };
-    let Ok(decoder) = zstd::Decoder::new(part) else { return Ok(None) };
-    let mut data = Vec::new();
-    let read = decoder.take(BLOCK_SIZE as u64 + 1).read_to_end(&mut data);
-    Ok((read.is_ok() && !data.is_empty() && data.len() <= BLOCK_SIZE).then_some(data))
-}
-
-struct Part<'a> {
-    file: &'a File,
-    range: Range<u64>,
-}
-
-impl Read for Part<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let left = usize::try_from(self.range.end - self.range.start).unwrap_or(usize::MAX);
-        let most = left.min(buffer.len());
-        let count =
-            self.file.read_at(buffer.get_mut(..most).unwrap_or_default(), self.range.start)?;
-        self.range.start += count as u64;
-        Ok(count)
-    }
-}
-
-/// Reads until the buffer is full or the file ends.
-fn read_at(file: &File, buffer: &mut [u8], at: u64) -> io::Result<usize> {
-    let mut filled = 0;
-    while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-        match file.read_at(rest, at + filled as u64)? {
-            0 => break,
-            count => filled += count,
-        }
-    }
-    Ok(filled)
 }

@@ -11,19 +11,21 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::io::{BufReader, Seek as _};
 use std::ops::Range;
-use std::sync::{Mutex, PoisonError};
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use ferry_formats::keys::PublicKey;
 use ferry_formats::{PathInfo, StoreDir, StorePath};
 use ferry_store::progress::Progress;
-use ferry_store::{Error, NarVisitor, Store};
+use ferry_store::{Error, NarRanges, NarVisitor, Store};
 
-use self::payload::Rest;
-use crate::format::BLOCK_SIZE;
+use self::blocks::Wreck;
+use self::payload::{Rescue, Rest};
 use crate::head::{self, Head};
 use crate::order::Place;
-use crate::payload::Input;
-use crate::{BundleError, Manifest, Result};
+use crate::payload::{Bases, Input};
+use crate::writer::TEMPORARY;
+use crate::{BundleError, Manifest, Prerequisite, Prerequisites, Result};
 
 /// Why something cannot be taken out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,46 +39,77 @@ pub enum Loss {
     Unproved,
 }
 
-/// What is left of a bundle, as a store to copy from.
-pub struct Salvage {
+/// A bundle of which something may be damaged or missing, with a head that can be read.
+pub struct DamagedBundle {
     name: String,
+    file: File,
     head: Head,
     head_is_whole: bool,
-    /// What is left and has its references, references first.
-    kept: Vec<PathInfo>,
-    lost: Vec<(StorePath, Loss)>,
-    numbers: HashMap<StorePath, usize>,
-    ranges: HashMap<StorePath, Range<u64>>,
-    rest: Mutex<Rest>,
+    /// Where the payload begins in the file.
+    payload: u64,
+    nars: Option<Arc<dyn NarRanges>>,
+    temporary: PathBuf,
 }
 
-impl Salvage {
-    /// Reads all that can be read of `file`, which is called `name` in messages. `keys` are those
-    /// that are trusted, should the head be damaged.
+impl DamagedBundle {
+    /// Reads the head of `file`, which is called `name` in messages. If its derivations are coded
+    /// against others, these are read from `store`.
     ///
     /// # Errors
     /// When the file cannot be read, is not a bundle, or its head is too damaged to be read.
-    pub fn of(
-        mut file: File,
-        name: String,
-        keys: &[PublicKey],
-        progress: &dyn Progress,
-    ) -> Result<Self> {
+    pub fn open(mut file: File, name: String, store: Option<&dyn Store>) -> Result<Self> {
         let failed = || BundleError::io(format!("read {name}"));
         file.rewind().map_err(failed())?;
         let reading = file.try_clone().map_err(failed())?;
         let mut input = Input::new(BufReader::new(reading), name.clone());
-        let (head, head_is_whole) = head::read_even_damaged(&mut input, None)?;
+        let (head, head_is_whole) = head::read_even_damaged(&mut input, store)?;
+        let payload = input.offset();
+        let temporary = PathBuf::from(TEMPORARY);
+        Ok(Self { name, file, head, head_is_whole, payload, nars: None, temporary })
+    }
+
+    /// What is not in it, and has to be in the store that receives it.
+    #[must_use]
+    pub fn prerequisites(&self) -> &[Prerequisite] {
+        &self.head.prerequisites
+    }
+
+    /// Says where the content is read that the bundle is packed against.
+    pub fn read_bases_from(&mut self, nars: Arc<dyn NarRanges>) {
+        self.nars = Some(nars);
+    }
+
+    /// Says where a temporary file is made (default: `/var/tmp`), which holds all that is left of
+    /// the payload.
+    pub fn temporary_files_in(&mut self, directory: PathBuf) {
+        self.temporary = directory;
+    }
+
+    /// Reads all that can be read. `keys` are those that are trusted, should the head be damaged.
+    ///
+    /// # Errors
+    /// When the file cannot be read, and when it is packed against content that is not there or
+    /// not the same.
+    pub fn salvage(self, keys: &[PublicKey], progress: &dyn Progress) -> Result<Salvage> {
+        let Self { name, file, head, head_is_whole, payload, nars: of_bases, temporary } = self;
+        let base = head.prerequisites.iter().find(|one| one.content.is_some());
+        if let (Some(base), None) = (base, &of_bases) {
+            return Err(BundleError::NoBases { base: head.store_dir.render_path(&base.path) });
+        }
+        let (store_dir, replaced) = (&head.store_dir, &head.replaced);
+        let bases = Bases::of(store_dir, &head.prerequisites, replaced, of_bases);
         let nars = nars(&head);
         let size = nars.last().map_or(0, |(range, _)| range.end);
-        let blocks = size.div_ceil(BLOCK_SIZE as u64);
-        let runs = blocks::find(&file, input.offset(), blocks).map_err(failed())?;
-        let mut rest = Rest::new(file, size, runs, &nars).map_err(failed())?;
+        let wreck = Wreck { file, ranged: head.version > 0, bases: bases.sizes() };
+        let wreck = (wreck, name.clone());
+        let rescue = Rescue::new(wreck, Arc::new(bases), &nars, size, &temporary)?;
+        let rest = rescue.run(payload)?;
 
         progress.begin("checking", nars.len() as u64, size);
         let mut damaged = HashSet::new();
         for (range, info) in &nars {
-            let hash = rest.hash(range.clone()).map_err(failed())?;
+            let hash = rest.hash(range.clone());
+            let hash = hash.map_err(BundleError::io(format!("read what is left of {name}")))?;
             progress.bytes(info.nar_size);
             match hash == Some(info.nar_hash) {
                 true => progress.path(&info.path),
@@ -90,10 +123,24 @@ impl Salvage {
         let numbers = kept.iter().zip(0..).map(|(info, number)| (info.path.clone(), number));
         let numbers = numbers.collect();
         let ranges = nars.into_iter().map(|(range, info)| (info.path, range)).collect();
-        let rest = Mutex::new(rest);
-        Ok(Self { name, head, head_is_whole, kept, lost, numbers, ranges, rest })
+        Ok(Salvage { name, head, head_is_whole, kept, lost, numbers, ranges, rest })
     }
+}
 
+/// What is left of a bundle, as a store to copy from.
+pub struct Salvage {
+    name: String,
+    head: Head,
+    head_is_whole: bool,
+    /// What is left and has its references, references first.
+    kept: Vec<PathInfo>,
+    lost: Vec<(StorePath, Loss)>,
+    numbers: HashMap<StorePath, usize>,
+    ranges: HashMap<StorePath, Range<u64>>,
+    rest: Rest,
+}
+
+impl Salvage {
     /// What the bundle said about itself, if its head is whole.
     #[must_use]
     pub fn manifest(&self) -> Option<&Manifest> {
@@ -110,6 +157,33 @@ impl Salvage {
     #[must_use]
     pub fn lost(&self) -> &[(StorePath, Loss)] {
         &self.lost
+    }
+
+    /// What a bundle of what is left leaves to the store that receives it. Nothing of its payload
+    /// needs to build on the content of that store, and where the head is damaged only what is
+    /// referred to is named.
+    #[must_use]
+    pub fn prerequisites(&self) -> Prerequisites {
+        let referred: HashSet<&StorePath> =
+            self.kept.iter().flat_map(PathInfo::other_references).collect();
+        let listed = |one: &&Prerequisite| {
+            referred.contains(&one.path) || (self.head_is_whole && one.content.is_none())
+        };
+        let list = self.head.prerequisites.iter().filter(listed);
+        let list = list.map(|one| Prerequisite { path: one.path.clone(), content: None });
+        let list: Vec<Prerequisite> = list.collect();
+        let paths: HashSet<&StorePath> = list.iter().map(|one| &one.path).collect();
+        let given = self.head.derivations.of_given.iter();
+        let given = given.filter(|given| paths.contains(&given.path)).cloned().collect();
+        let hashes = self.head.derivations.given().map(|(path, hash)| (path.clone(), hash));
+        Prerequisites::again(list, given, hashes)
+    }
+
+    /// The roots of the derivations that those of the bundle are coded against, which have to
+    /// be read from a store again to write a bundle of them; none where there is no base.
+    #[must_use]
+    pub fn base_roots(&self) -> &[StorePath] {
+        &self.head.derivations.base_roots
     }
 }
 
@@ -158,7 +232,9 @@ fn divide(
     proved: Option<&HashSet<StorePath>>,
 ) -> (Vec<PathInfo>, Vec<(StorePath, Loss)>) {
     let (mut kept, mut lost) = (Vec::new(), Vec::new());
-    let mut known = HashSet::new();
+    // The store that receives it has these.
+    let there = head.prerequisites.iter().map(|one| &one.path).chain(&head.base);
+    let mut known: HashSet<&StorePath> = there.collect();
     for info in &head.infos {
         let missing = info.other_references().find(|reference| !known.contains(*reference));
         let loss = if damaged.contains(&info.path) {
@@ -224,8 +300,7 @@ impl Store for Salvage {
                 })?;
                 visit(info, &mut nar.as_slice())?;
             } else if let Some(range) = self.ranges.get(&info.path) {
-                let mut rest = self.rest.lock().unwrap_or_else(PoisonError::into_inner);
-                visit(info, &mut rest.read(range.clone()))?;
+                visit(info, &mut self.rest.read(range.clone()))?;
             }
         }
         Ok(())

@@ -1,128 +1,271 @@
 //! What is left of a payload, by position.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::fs::File;
 use std::io::{self, Read};
 use std::ops::Range;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+use std::sync::Arc;
 
 use ferry_formats::hash::NarHasher;
 use ferry_formats::{NarHash, PathInfo};
 
-use super::blocks::{Block, Run, decompress};
+use super::blocks::{Block, Run, Wreck};
+use crate::codec::Take;
 use crate::format::BLOCK_SIZE;
+use crate::payload::{Bases, Bounds, Source, decompress, take_ranges};
+use crate::{BundleError, Result};
 
 const SIZE: u64 = BLOCK_SIZE as u64;
-/// How many places are tried for a run; a bundle of 256 GiB has no more.
-const MOST_PLACES: usize = 1 << 16;
+/// How many blocks and places are tried at most to find the place of a run.
+const MOST_TRIED: u64 = 1 << 13;
 
-/// Blocks by their number.
-pub(super) struct Rest {
-    file: File,
-    blocks: BTreeMap<u64, Block>,
-    /// The block decompressed last.
-    open: Option<(u64, Vec<u8>)>,
+/// Whether a run is in its place, as the NARs in it tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Right,
+    Wrong,
+    /// No NAR lies in it that is whole.
+    Unknown,
 }
 
-impl Rest {
-    /// Finds out which block is which. Between runs some are lost, nobody knows how many; but the
-    /// NARs in a run have their hashes in one place only. `nars` are all of them, with their places
-    /// in a payload of `size` bytes.
+/// All NARs of the payload, with their places in it.
+pub(super) type Nars = [(Range<u64>, PathInfo)];
+
+/// Finds out which block is which, and decompresses those that are whole. One that is packed
+/// against something lost is lost too.
+pub(super) struct Rescue<'a> {
+    name: String,
+    wreck: Wreck,
+    bases: Arc<Bases>,
+    /// Those that were found to be what they should be.
+    checked: HashSet<usize>,
+    nars: &'a Nars,
+    /// Bytes of the payload.
+    size: u64,
+    /// Blocks that were decompressed, and places that were wrong.
+    tried: u64,
+    rest: Rest,
+}
+
+impl<'a> Rescue<'a> {
+    /// Has a temporary file in `directory` for the payload of `size` bytes.
     pub(super) fn new(
-        file: File,
+        (wreck, name): (Wreck, String),
+        bases: Arc<Bases>,
+        nars: &'a Nars,
         size: u64,
-        runs: Vec<Run>,
-        nars: &[(Range<u64>, PathInfo)],
-    ) -> io::Result<Self> {
-        let mut rest = Self { file, blocks: BTreeMap::new(), open: None };
+        directory: &Path,
+    ) -> Result<Self> {
+        let plain = tempfile::tempfile_in(directory).map_err(BundleError::io(format!(
+            "make a temporary file in {}",
+            directory.display()
+        )))?;
+        let rest = Rest { plain, there: BTreeSet::new() };
+        Ok(Self { name, wreck, bases, checked: HashSet::new(), nars, size, tried: 0, rest })
+    }
+
+    /// Looks for blocks from an offset in the file on.
+    pub(super) fn run(mut self, from: u64) -> Result<Rest> {
+        let all = self.size.div_ceil(SIZE);
+        let runs = self.wreck.find(from, all).map_err(self.failed())?;
         let seen: u64 = runs.iter().map(|run| run.lost_before + run.blocks.len() as u64).sum();
         let mut next = 0;
         let mut runs = VecDeque::from(runs);
         while let Some(mut run) = runs.pop_front() {
-            let Some(start) = rest.place(next, size, &run, nars)? else { continue };
-            if seen < size.div_ceil(SIZE)
-                && let Some(behind) = rest.cut(start, size, &mut run, nars)?
+            let likely = next + run.lost_before;
+            let start = match seen < all {
+                true => self.place(next, &run)?.unwrap_or(likely),
+                false => likely,
+            };
+            self.fill(start, &run.blocks)?;
+            if seen < all
+                && let Some(behind) = self.cut(start, &mut run)?
             {
                 runs.push_front(behind);
             }
             next = start + run.blocks.len() as u64;
-            rest.blocks.extend((start..).zip(run.blocks));
         }
-        Ok(rest)
+        Ok(self.rest)
     }
 
-    /// Cuts a run where blocks are gone without a trace, and returns what comes behind.
-    fn cut(
-        &mut self,
-        start: u64,
-        size: u64,
-        run: &mut Run,
-        nars: &[(Range<u64>, PathInfo)],
-    ) -> io::Result<Option<Run>> {
-        let placed = || (start..).zip(run.blocks.iter().cloned());
-        self.blocks.extend(placed());
-        let mut wrong = None;
-        for (range, info) in inside(nars, start, run) {
-            if self.hash(range.clone())? != Some(info.nar_hash) {
-                wrong = Some(range.clone());
+    fn failed(&self) -> impl FnOnce(io::Error) -> BundleError + use<> {
+        BundleError::io(format!("take out what is left of {}", self.name))
+    }
+
+    /// The number of a run's first block, which is `next` or a later one, if the NARs in it tell.
+    /// Between runs some blocks are lost, nobody knows how many; but the NARs in a run have their
+    /// hashes in one place only.
+    fn place(&mut self, next: u64, run: &Run) -> Result<Option<u64>> {
+        let likely = next + run.lost_before;
+        let last = self.size.div_ceil(SIZE).saturating_sub(run.blocks.len() as u64);
+        // Nothing is lost before the first run, or else no trace of it is left.
+        let others = (next..=last).filter(|start| run.lost_before > 0 && *start != likely);
+        let before = self.tried;
+        for start in std::iter::once(likely).chain(others) {
+            if self.judge(start, run)? == Verdict::Right {
+                return Ok(Some(start));
+            }
+            // A damaged head may claim a payload of any size.
+            self.tried += 1;
+            if self.tried - before > MOST_TRIED {
                 break;
             }
         }
-        self.blocks.split_off(&start);
-        self.open = None;
-        let Some(wrong) = wrong else { return Ok(None) };
-        for number in wrong.start / SIZE + 1..=(wrong.end - 1) / SIZE {
-            let behind = usize::try_from(number - start).unwrap_or(usize::MAX);
-            let blocks = run.blocks.get(behind..).unwrap_or_default().to_vec();
+        Ok(None)
+    }
+
+    /// Decompresses as much of a run as it takes to tell whether it is in its place.
+    fn judge(&mut self, start: u64, run: &Run) -> Result<Verdict> {
+        let mut verdict = Verdict::Unknown;
+        let mut filled = 0;
+        for (range, info) in inside(self.nars, start, run) {
+            let end = usize::try_from(range.end.div_ceil(SIZE) - start).unwrap_or(usize::MAX);
+            let blocks = run.blocks.get(filled..end).unwrap_or_default();
+            self.fill(start + filled as u64, blocks)?;
+            filled = filled.max(end);
+            if let Some(found) = self.hash(range)? {
+                let right = found == info.nar_hash;
+                verdict = if right { Verdict::Right } else { Verdict::Wrong };
+                break;
+            }
+        }
+        self.rest.there.split_off(&start);
+        Ok(verdict)
+    }
+
+    /// Cuts a run where blocks are gone without a trace, and returns what comes behind.
+    fn cut(&mut self, start: u64, run: &mut Run) -> Result<Option<Run>> {
+        // Behind a NAR that is in its place nothing is missing before.
+        let (mut from, mut to) = (start, None);
+        for (range, info) in inside(self.nars, start, run) {
+            match self.hash(range)? {
+                Some(found) if found == info.nar_hash => {
+                    (from, to) = (range.end.div_ceil(SIZE), None);
+                }
+                Some(_) => {
+                    to = Some(range.end.div_ceil(SIZE));
+                    break;
+                }
+                None => to = Some(start + run.blocks.len() as u64),
+            }
+        }
+        let before = self.tried;
+        for number in from..to.unwrap_or(from) {
+            let length = usize::try_from(number - start).unwrap_or(usize::MAX);
+            let blocks = run.blocks.get(length..).unwrap_or_default().to_vec();
             let behind = Run { lost_before: 1, blocks };
-            if self.place(number, size, &behind, nars)?.is_some() {
-                let length = run.blocks.len() - behind.blocks.len();
+            self.rest.there.split_off(&number);
+            if self.place(number, &behind)?.is_some() {
                 run.blocks.truncate(length);
                 return Ok(Some(behind));
             }
+            // Others were in its place meanwhile.
+            if self.tried - before > MOST_TRIED {
+                self.fill(number, &behind.blocks)?;
+                break;
+            }
+            self.fill(number, behind.blocks.get(..1).unwrap_or_default())?;
+        }
+        if let Some(to) = to {
+            let length = usize::try_from(to - start).unwrap_or(usize::MAX);
+            self.fill(to, run.blocks.get(length..).unwrap_or_default())?;
         }
         Ok(None)
     }
 
-    /// The number of a run's first block, which is `next` or a later one; nothing where that makes
-    /// no difference, because no NAR lies in it.
-    fn place(
-        &mut self,
-        next: u64,
-        size: u64,
-        run: &Run,
-        nars: &[(Range<u64>, PathInfo)],
-    ) -> io::Result<Option<u64>> {
-        let likely = next + run.lost_before;
-        let all = size.div_ceil(SIZE);
-        let last = all.saturating_sub(run.blocks.len() as u64);
-        let others = (next..=last).filter(|start| *start != likely);
-        for start in std::iter::once(likely).chain(others).take(MOST_PLACES) {
-            // The last one of a payload is shorter, and may stand behind a cut.
-            let but_last = run.blocks.iter().take(run.blocks.len().saturating_sub(1));
-            let fits = but_last.into_iter().all(|block| block.size == BLOCK_SIZE);
-            let first = inside(nars, start, run).first();
-            if let (true, Some((range, info))) = (fits, first) {
-                self.blocks.extend((start..).zip(run.blocks.iter().cloned()));
-                let found = self.hash(range.clone())?;
-                self.blocks.split_off(&start);
-                self.open = None;
-                if found == Some(info.nar_hash) {
-                    return Ok(Some(start));
+    /// Decompresses blocks into their places, as far as that is possible.
+    fn fill(&mut self, start: u64, blocks: &[Block]) -> Result<()> {
+        for (number, block) in (start..).zip(blocks) {
+            let position = number.saturating_mul(SIZE);
+            if position >= self.size {
+                break;
+            }
+            self.tried += 1;
+            if let Some(plain) = self.decompress(position, block)? {
+                self.rest.plain.write_all_at(&plain, position).map_err(self.failed())?;
+                self.rest.there.insert(number);
+            }
+        }
+        Ok(())
+    }
+
+    /// What is in a block that begins at `position` in the payload, or nothing where it is
+    /// damaged.
+    fn decompress(&mut self, position: u64, block: &Block) -> Result<Option<Vec<u8>>> {
+        let contents = self.wreck.read(&block.contents).map_err(self.failed())?;
+        let mut take = Take::new(&contents);
+        // How far back it may refer is what the manifest says, which may be damaged.
+        let bounds = Bounds { start: position, reach: u64::MAX, bases: &self.wreck.bases };
+        let ranges = match self.wreck.ranged {
+            true => take_ranges(&mut take, &bounds),
+            false => Ok(Vec::new()),
+        };
+        let Ok(ranges) = ranges else { return Ok(None) };
+        let mut prefix = vec![0; ranges.iter().map(|range| range.length).sum()];
+        let mut left = prefix.as_mut_slice();
+        for range in &ranges {
+            let (part, others) = left.split_at_mut(range.length.min(left.len()));
+            left = others;
+            match range.source {
+                Source::Base(base) => self.bases.read(base, range.offset, part)?,
+                Source::Payload => {
+                    if !self.rest.has(&(range.offset..range.offset + range.length as u64)) {
+                        return Ok(None);
+                    }
+                    let read = self.rest.plain.read_exact_at(part, range.offset);
+                    read.map_err(self.failed())?;
                 }
+            }
+        }
+        let frame = contents.get(contents.len() - take.remaining()..).unwrap_or_default();
+        if let Ok(plain) = decompress(frame, &prefix, block.size) {
+            return Ok(Some(plain));
+        }
+        for range in &ranges {
+            // More often than the bundle, a base is not what it was where it was packed.
+            if let Source::Base(base) = range.source
+                && !self.checked.contains(&base)
+            {
+                self.bases.check(base)?;
+                self.checked.insert(base);
             }
         }
         Ok(None)
     }
 
+    fn hash(&self, range: &Range<u64>) -> Result<Option<NarHash>> {
+        self.rest.hash(range.clone()).map_err(self.failed())
+    }
+}
+
+/// The NARs that lie in a run of blocks, if this is the number of its first one.
+fn inside<'n>(nars: &'n Nars, start: u64, run: &Run) -> &'n Nars {
+    let end = (start + run.blocks.len() as u64).saturating_mul(SIZE);
+    let first = nars.partition_point(|(range, _)| range.start < start.saturating_mul(SIZE));
+    let behind = nars.partition_point(|(range, _)| range.end <= end);
+    nars.get(first..behind).unwrap_or_default()
+}
+
+/// The blocks that are left, decompressed.
+pub(super) struct Rest {
+    /// Each where it is in the payload.
+    plain: File,
+    /// Their numbers.
+    there: BTreeSet<u64>,
+}
+
+impl Rest {
     /// Whether all of a range is left.
     fn has(&self, range: &Range<u64>) -> bool {
         let blocks = range.start / SIZE..range.end.div_ceil(SIZE);
-        let count = self.blocks.range(blocks.clone()).count() as u64;
+        let count = self.there.range(blocks.clone()).count() as u64;
         count == blocks.end.saturating_sub(blocks.start)
     }
 
     /// The hash of a range, if all of it is left.
-    pub(super) fn hash(&mut self, range: Range<u64>) -> io::Result<Option<NarHash>> {
+    pub(super) fn hash(&self, range: Range<u64>) -> io::Result<Option<NarHash>> {
         if range.is_empty() || !self.has(&range) {
             return Ok(None);
         }
@@ -138,50 +281,23 @@ impl Rest {
     }
 
     /// Reads a range.
-    pub(super) fn read(&mut self, range: Range<u64>) -> Reader<'_> {
-        Reader { rest: self, range }
+    pub(super) fn read(&self, range: Range<u64>) -> Reader<'_> {
+        Reader { plain: &self.plain, range }
     }
-
-    fn open(&mut self, number: u64) -> io::Result<&[u8]> {
-        if self.open.as_ref().is_none_or(|(open, _)| *open != number) {
-            let gone = || io::Error::other("a block that is not there");
-            let block = self.blocks.get(&number).ok_or_else(gone)?;
-            let data = decompress(&self.file, &block.frame)?.ok_or_else(gone)?;
-            self.open = Some((number, data));
-        }
-        Ok(self.open.as_ref().map(|(_, data)| data.as_slice()).unwrap_or_default())
-    }
-}
-
-/// The NARs that lie in a run of blocks, if this is the number of its first one.
-fn inside<'n>(
-    nars: &'n [(Range<u64>, PathInfo)],
-    start: u64,
-    run: &Run,
-) -> &'n [(Range<u64>, PathInfo)] {
-    let end = (start + run.blocks.len() as u64).saturating_mul(SIZE);
-    let first = nars.partition_point(|(range, _)| range.start < start.saturating_mul(SIZE));
-    let behind = nars.partition_point(|(range, _)| range.end <= end);
-    nars.get(first..behind).unwrap_or_default()
 }
 
 /// A part of what is left.
 pub(super) struct Reader<'a> {
-    rest: &'a mut Rest,
+    plain: &'a File,
     range: Range<u64>,
 }
 
 impl Read for Reader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.range.is_empty() {
-            return Ok(0);
-        }
-        let within = usize::try_from(self.range.start % SIZE).unwrap_or_default();
         let left = usize::try_from(self.range.end - self.range.start).unwrap_or(usize::MAX);
-        let data = self.rest.open(self.range.start / SIZE)?;
-        let mut data = data.get(within..).unwrap_or_default();
-        data = data.get(..left).unwrap_or(data);
-        let count = data.read(buffer)?;
+        let most = left.min(buffer.len());
+        let part = buffer.get_mut(..most).unwrap_or_default();
+        let count = self.plain.read_at(part, self.range.start)?;
         self.range.start += count as u64;
         Ok(count)
     }

@@ -11,6 +11,8 @@ pub struct VolumeReader {
     position: u64,
     /// A leaf and where it stands in the bundle.
     leaf: (u64, Vec<u8>),
+    /// Whether what cannot be restored reads as zeros.
+    even_damaged: bool,
 }
 
 impl Volumes {
@@ -20,7 +22,18 @@ impl Volumes {
     /// When there are not enough volumes.
     pub fn open(&self) -> crate::Result<VolumeReader> {
         self.require_enough()?;
-        Ok(VolumeReader { volumes: self.clone(), position: 0, leaf: (0, Vec::new()) })
+        Ok(self.reader(false))
+    }
+
+    /// Opens the bundle even where there are not enough volumes: what neither they nor parity have
+    /// reads as zeros.
+    #[must_use]
+    pub fn open_even_damaged(&self) -> VolumeReader {
+        self.reader(true)
+    }
+
+    fn reader(&self, even_damaged: bool) -> VolumeReader {
+        VolumeReader { volumes: self.clone(), position: 0, leaf: (0, Vec::new()), even_damaged }
     }
 }
 
@@ -31,7 +44,10 @@ impl VolumeReader {
         let (before, within) = (self.position / layout.capacity, self.position % layout.capacity);
         let number = u32::try_from(before).unwrap_or(u32::MAX).saturating_add(1);
         let stripe = within / leaf;
-        let read = self.volumes.inner.leaf(number, stripe)?;
+        let read = match self.volumes.inner.leaf(number, stripe) {
+            Err(_) if self.even_damaged => vec![0; layout.leaf_length(number, stripe)],
+            read => read?,
+        };
         self.leaf = (before * layout.capacity + stripe * leaf, read);
         Ok(())
     }

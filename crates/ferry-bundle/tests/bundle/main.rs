@@ -30,6 +30,7 @@ mod nars;
 mod ranges;
 mod real_derivations;
 mod salvage;
+mod salvage_packed;
 mod signatures;
 mod structure;
 mod thin;

@@ -99,7 +99,11 @@ pub(crate) fn packed_against(
     written(store, thinned.carried, options)
 }
 
-fn written(store: &Memory, infos: BTreeMap<StorePath, PathInfo>, options: PackOptions) -> Vec<u8> {
+pub(crate) fn written(
+    store: &Memory,
+    infos: BTreeMap<StorePath, PathInfo>,
+    options: PackOptions,
+) -> Vec<u8> {
     let sink = Shared::default();
     let directory = store.store_dir().clone();
     let writer = BundleWriter::new(sink.clone(), "test".to_owned(), directory, options);

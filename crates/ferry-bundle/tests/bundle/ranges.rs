@@ -38,7 +38,7 @@ impl NarRanges for There {
     }
 }
 
-fn there(objects: &[Object]) -> Arc<dyn NarRanges> {
+pub(crate) fn there(objects: &[Object]) -> Arc<dyn NarRanges> {
     Arc::new(There(Memory::of(objects)))
 }
 
@@ -68,14 +68,14 @@ fn program(path: &StorePath, library: &StorePath, noise: &[u8]) -> Object {
 }
 
 /// Two versions of a program, and its libraries, whose names alone are known.
-struct Update {
-    old: Object,
-    new: Object,
+pub(crate) struct Update {
+    pub(crate) old: Object,
+    pub(crate) new: Object,
     libraries: (StorePath, StorePath),
 }
 
 impl Update {
-    fn of(size: usize) -> Self {
+    pub(crate) fn of(size: usize) -> Self {
         let libraries = (any_path("lib 1", "library"), any_path("lib 2", "library"));
         let content = noise(1, size);
         let old = program(&any_path("old", "program"), &libraries.0, &content);
@@ -85,7 +85,7 @@ impl Update {
         Self { old, new, libraries }
     }
 
-    fn against(&self) -> Against {
+    pub(crate) fn against(&self) -> Against {
         Against {
             bases: vec![(self.old.info.clone(), self.new.path().clone())],
             renames: vec![self.libraries.clone()],
@@ -105,7 +105,7 @@ impl Update {
     }
 }
 
-fn packed_against(objects: &[Object], against: Option<Against>, level: i32) -> Vec<u8> {
+pub(crate) fn packed_against(objects: &[Object], against: Option<Against>, level: i32) -> Vec<u8> {
     let store = Memory::of(objects);
     let sink = Shared::default();
     let options = PackOptions {

@@ -5,10 +5,10 @@ use std::fs::File;
 use std::io::Write as _;
 use std::ops::Range;
 
-use ferry_bundle::{BundleError, Loss, Salvage};
+use ferry_bundle::{BundleError, DamagedBundle, Loss, Salvage};
 use ferry_formats::keys::PublicKey;
 use ferry_formats::{StorePath, nar};
-use ferry_store::Store as _;
+use ferry_store::Store;
 use ferry_store::progress::Silent;
 
 use crate::builder::BLOCK_SIZE;
@@ -17,21 +17,28 @@ use crate::packed::packed;
 use crate::receiver::open;
 
 fn salvage_with(bundle: &[u8], keys: &[PublicKey]) -> Result<Salvage, BundleError> {
-    let mut file: File = tempfile::tempfile().unwrap();
-    file.write_all(bundle).unwrap();
-    Salvage::of(file, "test.ferry".to_owned(), keys, &Silent)
+    damaged(bundle, None)?.salvage(keys, &Silent)
 }
 
-fn salvage(bundle: &[u8]) -> Salvage {
+pub(crate) fn damaged(
+    bundle: &[u8],
+    store: Option<&dyn Store>,
+) -> Result<DamagedBundle, BundleError> {
+    let mut file: File = tempfile::tempfile().unwrap();
+    file.write_all(bundle).unwrap();
+    DamagedBundle::open(file, "test.ferry".to_owned(), store)
+}
+
+pub(crate) fn salvage(bundle: &[u8]) -> Salvage {
     salvage_with(bundle, &[]).unwrap()
 }
 
-fn paths(salvage: &Salvage) -> BTreeSet<StorePath> {
+pub(crate) fn paths(salvage: &Salvage) -> BTreeSet<StorePath> {
     salvage.path_infos().iter().map(|info| info.path.clone()).collect()
 }
 
 /// Bytes in which nothing repeats.
-fn noise(seed: u64, count: usize) -> Vec<u8> {
+pub(crate) fn noise(seed: u64, count: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let words = std::iter::repeat_with(|| {
         state ^= state << 13;
@@ -93,7 +100,7 @@ impl Large {
 }
 
 /// Where the sections of the blocks lie, names and lengths included.
-fn blocks(bundle: &[u8]) -> Vec<Range<usize>> {
+pub(crate) fn blocks(bundle: &[u8]) -> Vec<Range<usize>> {
     let mut at = 12;
     let mut found = Vec::new();
     while at < bundle.len() {

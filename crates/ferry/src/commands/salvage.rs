@@ -3,25 +3,49 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use ferry_bundle::{BundleWriter, Loss, PackOptions, Salvage};
+use ferry_bundle::{
+    BundleWriter, DamagedBundle, DerivationBase, Loss, PackOptions, Salvage, Volumes,
+};
 use ferry_formats::StorePath;
 use ferry_store::closure::unreferenced;
+use ferry_store::copy::require_same_directory;
+use ferry_store::uri::OpenStore;
 use ferry_store::{Store as _, copy};
 use serde_json::{Value, json};
 
+use crate::base::content_of;
 use crate::cli;
-use crate::context::Context;
+use crate::context::{Context, temporary_directory};
 use crate::failure::Failure;
 use crate::output;
 use crate::sink::Sink;
 
 pub(crate) fn run(context: &Context, options: &cli::Salvage) -> Result<ExitCode, Failure> {
     let keys = context.trust(&options.trust)?.trusted_public_keys;
-    let (file, name) = open(&options.file)?;
-    let salvage = Salvage::of(file, name, &keys, &*context.bars)?;
+    let against = context.open_against(options.against.as_ref())?;
+    let (file, name) = open(&options.files)?;
+    let mut damaged =
+        DamagedBundle::open(file, name.clone(), against.as_ref().map(OpenStore::store))?;
+    damaged.temporary_files_in(temporary_directory());
+    let nars = match &against {
+        Some(store) => content_of(damaged.prerequisites(), store)?,
+        None => None,
+    };
+    match nars {
+        Some(nars) => damaged.read_bases_from(nars),
+        None if damaged.prerequisites().iter().any(|one| one.content.is_some()) => {
+            return Err(Failure::new(format!(
+                "{name} is packed against content that is in the store that it was made for, and \
+                 cannot be read without"
+            ))
+            .hint("name that store with --against"));
+        }
+        None => {}
+    }
+    let salvage = damaged.salvage(&keys, &*context.bars)?;
     let infos = salvage.path_infos();
     if infos.is_empty() {
         tell(context, &salvage)?;
@@ -29,7 +53,16 @@ pub(crate) fn run(context: &Context, options: &cli::Salvage) -> Result<ExitCode,
     }
     let (set, roots) = what_it_is(&salvage);
     let level = options.level.zstd();
-    let pack_options = PackOptions { set, roots, level, ..PackOptions::default() };
+    let base = match (&against, salvage.base_roots()) {
+        (None, _) | (_, []) => None,
+        (Some(store), roots) => {
+            require_same_directory(&salvage, store.destination())?;
+            Some(DerivationBase::read(store.store(), roots)?)
+        }
+    };
+    let prerequisites = salvage.prerequisites();
+    let pack_options =
+        PackOptions { set, roots, level, prerequisites, base, ..PackOptions::default() };
     let offered: BTreeMap<_, _> =
         infos.iter().map(|info| (info.path.clone(), info.clone())).collect();
     Sink::new(&options.output, "a bundle")?.write(|sink| {
@@ -41,22 +74,35 @@ pub(crate) fn run(context: &Context, options: &cli::Salvage) -> Result<ExitCode,
     Ok(if salvage.lost().is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
-/// The file, to be read at any place.
-fn open(path: &Path) -> Result<(File, String), Failure> {
-    if path != Path::new("-") {
-        let file = File::open(path);
-        let file =
-            file.map_err(|error| Failure::new(format!("cannot open {}: {error}", path.display())))?;
-        if !file.metadata().is_ok_and(|metadata| metadata.is_file()) {
+/// The file, to be read at any place. Standard input and volumes are copied into one.
+fn open(files: &[PathBuf]) -> Result<(File, String), Failure> {
+    let keep = |name: &str, reader: &mut dyn io::Read| -> Result<File, Failure> {
+        let failed = |error: io::Error| Failure::new(format!("cannot keep {name}: {error}"));
+        let mut file = tempfile::tempfile_in(temporary_directory()).map_err(failed)?;
+        io::copy(reader, &mut file).map_err(failed)?;
+        Ok(file)
+    };
+    if files == [Path::new("-")] {
+        let name = "<standard input>".to_owned();
+        return Ok((keep(&name, &mut io::stdin())?, name));
+    }
+    for path in files {
+        if path.metadata().is_ok_and(|metadata| !metadata.is_file()) {
             let message = format!("{} is not a file; give its contents as `-`", path.display());
             return Err(Failure::usage(message));
         }
-        return Ok((file, path.display().to_string()));
     }
-    let failed = |error: io::Error| Failure::new(format!("cannot keep standard input: {error}"));
-    let mut file = tempfile::tempfile().map_err(failed)?;
-    io::copy(&mut io::stdin(), &mut file).map_err(failed)?;
-    Ok((file, "<standard input>".to_owned()))
+    if let Some(volumes) = Volumes::find(files)? {
+        let name = volumes.name();
+        return Ok((keep(&name, &mut volumes.open_even_damaged())?, name));
+    }
+    let [path] = files else {
+        return Err(Failure::usage("several files are one bundle only if they are its volumes")
+            .hint("join the parts of a bundle that was split in another way, and give that file"));
+    };
+    let file = File::open(path)
+        .map_err(|error| Failure::new(format!("cannot open {}: {error}", path.display())))?;
+    Ok((file, path.display().to_string()))
 }
 
 /// As long as nothing is lost it is what it was; else what it has at its top, and all below.

@@ -152,3 +152,26 @@ fn without_the_base_it_says_what_is_needed_and_loads_nothing() {
         assert!(!reef.path("/data/atoll").exists());
     }
 }
+
+#[test]
+fn a_bundle_against_derivations_is_salvaged_where_those_are() {
+    let Some(world) = World::open() else { return };
+    let sender = Changed::new(&world, NixVersion::V2_34);
+    sender.pack_second(FIRST);
+    let island = sender.island(&world, NixVersion::V2_34);
+    carry(&sender.machine, &island, SECOND);
+    let salvage = ["salvage", SECOND, "-o", "/tmp/saved.ferry"];
+    let failed = ferry(&island, salvage).fails();
+    assert!(failed.stderr.contains("--against"), "{}", failed.stderr);
+    ferry(&island, salvage).args(["--against", "local"]).succeed();
+    let ls = |file: &str| ferry(&island, ["ls", file, "--against", "local"]).ok();
+    assert_eq!(ls("/tmp/saved.ferry"), ls(SECOND));
+    ferry(&island, ["load", "/tmp/saved.ferry", "--to", "local"]).ok();
+    assert_store_is_whole(&island);
+    let recipe = |machine: &Machine| {
+        let mut paths = query(machine, &["--requisites", &sender.second]);
+        paths.sort();
+        paths
+    };
+    assert_eq!(recipe(&island), recipe(&sender.machine));
+}

@@ -20,9 +20,9 @@ use sha2::{Digest as _, Sha256};
 pub const BEGINNING: &[u8; 12] = b"\x89FERRY\r\n\x01\0\0\0";
 
 /// A small bundle with derivations and sources.
-pub const RECIPE: &[u8] = include_bytes!("../recipe.ferry");
+pub const RECIPE: &[u8] = include_bytes!("../seeds/header/recipe");
 /// A small bundle without derivations.
-pub const RUNTIME: &[u8] = include_bytes!("../runtime.ferry");
+pub const RUNTIME: &[u8] = include_bytes!("../seeds/header/runtime");
 
 /// A part of a bundle.
 pub struct Section {

@@ -58,7 +58,7 @@ pub enum HttpError {
     /// A setting that cannot be used.
     #[error("HTTP setting `{setting}`: {reason}")]
     Setting {
-        /// Which one of [`HttpOptions`].
+        /// Which one of [`HttpOptions`](super::HttpOptions).
         setting: &'static str,
         /// What is wrong with it.
         reason: String,

@@ -1,7 +1,7 @@
 //! Inventories: what a store has, to tell another machine.
 //!
 //! There are two kinds, which [`Inventory::read`] tells apart: a *list* of store paths, a line
-//! each, and the *compact* form that [`write`] makes, about four bytes a path
+//! each, and the *compact* form that [`write()`] makes, about four bytes a path
 //! (`docs/inventory-format.md`). A list is exact. The compact form holds shortened hashes, so it
 //! claims a path that is not there once in 2^[`BITS`] look-ups; [`Inventory::claimed`] says how
 //! likely it is that this has happened to a set of paths.

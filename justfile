@@ -24,6 +24,11 @@ bench *ARGS:
     cargo build --release --locked
     cargo run --release --locked -p ferry-bench -- {{ARGS}}
 
+# Feed a reader what a fuzzer makes up (takes a nightly compiler and cargo-fuzz)
+fuzz TARGET SECONDS='60':
+    mkdir -p fuzz/corpus/{{TARGET}}
+    cargo +nightly fuzz run -s none {{TARGET}} fuzz/corpus/{{TARGET}} fuzz/seeds/{{TARGET}} -- -max_total_time={{SECONDS}} -rss_limit_mb=2048
+
 # Known security problems in what we depend on (needs the network)
 advisories:
     cargo deny check advisories

@@ -92,3 +92,16 @@ fn decompress(frame: &[u8], size: u64) -> Result<Vec<u8>, String> {
         more => Err(format!("{} bytes too many in a stream", more.len())),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{decode, put_number};
+
+    #[test]
+    fn a_stream_that_claims_more_than_there_can_be_is_refused() {
+        let mut section = Vec::new();
+        put_number(&mut section, u64::MAX);
+        put_number(&mut section, u64::MAX - 1);
+        assert!(decode::<1>(&section).is_err());
+    }
+}

@@ -159,7 +159,7 @@ impl Encoder {
     }
 
     fn code(&mut self, place: usize, info: &PathInfo, text: &[u8]) -> Option<()> {
-        if info.deriver.is_some() {
+        if info.deriver.is_some() || !can_be_read(text) {
             return None;
         }
         let (recipe, settled) = self.settled(&info.path, text)?;
@@ -483,6 +483,22 @@ pub(crate) fn kind_of([_, path, method, hash]: &[&[u8]; 4]) -> Option<(Kind, Box
         (false, true, _) => return None,
     };
     Some((kind, Box::default()))
+}
+
+/// Whether a reader would take the strings and keys of a derivation: with the escapes that Nix
+/// writes. (Those of a base are taken as they are.)
+fn can_be_read(text: &[u8]) -> bool {
+    let mut rest = text;
+    while let Some(place) = memchr::memchr(b'\\', rest) {
+        if !matches!(rest.get(place + 1), Some(b'n' | b'r' | b't' | b'"' | b'\\')) {
+            return false;
+        }
+        rest = rest.get(place + 2..).unwrap_or_default();
+    }
+    let keys = |parts: &Parts<'_>| {
+        parts.environment.iter().all(|(key, _)| key.iter().all(|byte| *byte > 8))
+    };
+    memchr::memchr3(b'\n', b'\r', b'\t', text).is_none() && split(text).as_ref().is_some_and(keys)
 }
 
 /// What is an input without being mentioned, and which mentions are no inputs.

@@ -163,7 +163,7 @@ pub(crate) fn decode(
     let has_base = !base.recipes.is_empty();
     let mut likes = match has_base {
         true => Likes::take(base, entries, &mut take)?,
-        false => Likes::none(),
+        false => Likes::none(base),
     };
     take_shapes(count, &mut read.tables, &by_rank, &mut take)?;
     let of_base = likes.base.plain as usize;

@@ -31,9 +31,8 @@ pub(super) enum Next {
 }
 
 impl<'a> Likes<'a> {
-    /// Without a base.
-    pub(super) fn none() -> Self {
-        let base = Base::default();
+    /// Where no derivation of the base has a code, or there is none.
+    pub(super) fn none(base: Base) -> Self {
         let counterparts = Counterparts::new(&base, []);
         Self { base, counterparts, codes: Take::new(&[]), run: None }
     }

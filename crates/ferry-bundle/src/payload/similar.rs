@@ -8,8 +8,6 @@ use crate::format::{BLOCK_SIZE, limit};
 
 /// What is chosen, or not, as a whole, in bytes. Divides the size of a block.
 const PAGE: u64 = 16 << 10;
-/// Most entries of the table, as a power of two; each takes eight bytes.
-const MOST_SLOTS: u32 = 23;
 /// A page is taken if this part of it, or more, is content of the block, by its samples.
 const WORTH: u64 = 16;
 
@@ -20,6 +18,8 @@ pub(crate) struct Effort {
     pub(crate) bits: u32,
     /// How many bytes a block is packed against at most.
     pub(crate) prefix: usize,
+    /// Most entries of the table, as a power of two; each takes eight bytes.
+    pub(crate) slots: u32,
 }
 
 /// Where fingerprints were seen first.
@@ -51,13 +51,13 @@ impl Similar {
         }
         let total = sizes.iter().fold(payload, |sum, size| sum.saturating_add(*size));
         // Three quarters full at most.
-        let most = (1u64 << MOST_SLOTS) / 4 * 3;
+        let most = (1u64 << effort.slots) / 4 * 3;
         while total >> effort.bits > most {
             effort.bits += 1;
         }
         let wanted = (total >> effort.bits).saturating_mul(3) / 2 + 1024;
-        let slots = wanted.next_power_of_two().min(1 << MOST_SLOTS);
-        let slots = usize::try_from(slots).unwrap_or(1 << MOST_SLOTS);
+        let slots = wanted.next_power_of_two().min(1 << effort.slots);
+        let slots = usize::try_from(slots).unwrap_or(1 << effort.slots);
         Self { slots: vec![Slot::default(); slots], used: 0, effort, bases, payload: page }
     }
 

@@ -168,13 +168,16 @@ impl PayloadWriter {
     }
 }
 
-/// How hard to look. Content is found by the same samples at every level.
-const EFFORT: Effort = Effort { bits: 7, prefix: 8 << 20 };
+/// How hard to look where there are bases: what is packed is likely to be like them.
+const AGAINST_BASES: Effort = Effort { bits: 7, prefix: 8 << 20, slots: 23 };
+/// And where there is only what was packed before: the same content rarely stands there twice.
+const AMONG_ITSELF: Effort = Effort { bits: 8, prefix: 8 << 20, slots: 21 };
 
 /// Samples all bases.
 fn look_through_bases(writing: &Writing) -> Result<Similar> {
     let sizes = writing.bases.sizes();
-    let mut similar = Similar::new(&sizes, writing.size, EFFORT);
+    let effort = if sizes.is_empty() { AMONG_ITSELF } else { AGAINST_BASES };
+    let mut similar = Similar::new(&sizes, writing.size, effort);
     let bits = similar.bits();
     if !writing.bases.are_there() {
         return Ok(similar);

@@ -269,3 +269,30 @@ proptest! {
         comes_back(&built(&old), &built(&new));
     }
 }
+
+#[test]
+fn a_base_of_which_nothing_has_a_code_is_read_all_the_same() {
+    let with = |value: &str| {
+        let mut world = World::new("/nix/store");
+        let source = world.source("source.sh", b"echo");
+        let text = format!(
+            "Derive([(\"out\",\"\",\"r:sha256\",\"\")],[],[\"{}\"],\"s\",\"b\",[],[(\"z\",\"1\"),(\"a\",\"{value}\")])",
+            world.render(&source)
+        );
+        world.objects.push(Object::text("odd.drv", text.as_bytes(), &[&source]));
+        let of_it = world
+            .builder("plain")
+            .input_addressed_output("out")
+            .input_source(source.clone())
+            .environment("src", world.render(&source))
+            .environment("value", value);
+        if value == "new" {
+            let other = world.source("other.sh", b"other");
+            let of_it =
+                of_it.input_source(other.clone()).environment("other", world.render(&other));
+            world.add(of_it);
+        }
+        world.objects
+    };
+    comes_back(&with("old"), &with("new"));
+}

@@ -295,6 +295,18 @@ fn what_cannot_be_coded_is_carried_as_it_is_with_its_dependents() {
 }
 
 #[test]
+fn forms_that_nix_does_not_write_are_carried_as_they_are() {
+    for (key, value) in [("\u{1}", "x"), ("x", "\\q"), ("x", "a\nb"), ("x", "a\tb")] {
+        let text = format!(
+            "Derive([(\"out\",\"\",\"r:sha256\",\"\")],[],[],\"s\",\"b\",[],[(\"{key}\",\"{value}\")])"
+        );
+        let object = Object::text("odd.drv", text.as_bytes(), &[]);
+        let coded = comes_back("/nix/store", std::slice::from_ref(&object));
+        assert_eq!(coded, 0, "{text:?}");
+    }
+}
+
+#[test]
 fn paths_that_refer_to_derivations_stand_behind_them() {
     let mut world = graph_in("/nix/store");
     let last = world.objects.last().unwrap().path().clone();

@@ -11,7 +11,7 @@ ferry() {
     printf '\n$ ferry %s\n' "$*"
     "$binary" "$@"
 }
-binary=$PWD/target/release/ferry
+binary=${CARGO_TARGET_DIR:-$PWD/target}/release/ferry
 store=$PWD/examples/store
 derivation=$(cd "$store/nix/store" && echo *-hello-1.0.drv)
 output=$(cd "$store/nix/store" && echo *-hello-1.0)

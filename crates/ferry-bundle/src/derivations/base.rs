@@ -11,7 +11,8 @@ use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
 use crate::codec::put_number;
-use crate::derivations::encode::{Encoder, hash_part};
+use crate::derivations::encode::Encoder;
+use crate::derivations::form::hash_part;
 use crate::derivations::model::{Identity, Recipe, Tables};
 use crate::derivations::split::split;
 

@@ -7,9 +7,10 @@ use ferry_formats::{ContentAddress, PathInfo, StoreDir, StorePath};
 use crate::Prerequisites;
 use crate::derivations::base::{Base, DerivationBase, Extent};
 use crate::derivations::columns;
+use crate::derivations::form::{HASH, can_be_read, hash_part, kind_of};
 use crate::derivations::given::Given;
 use crate::derivations::model::{
-    Addressing, Kind, Known, Recipe, Shape, Tables, Target, Template, column, column_of,
+    Kind, Known, Recipe, Shape, Tables, Target, Template, column, column_of,
 };
 use crate::derivations::render::Context;
 use crate::derivations::settle::{Settled, nar_size, settle};
@@ -18,8 +19,6 @@ use crate::derivations::tokens::{Builder, Name, is_text};
 use crate::format::limit;
 use ferry_formats::derivation::hash_placeholder;
 
-/// Characters in the hash part of a store path.
-const HASH: usize = 32;
 /// Characters in a placeholder, its slash not counted.
 const PLACEHOLDER: usize = 52;
 
@@ -469,38 +468,6 @@ impl Encoder {
     }
 }
 
-/// The kind of an output, and the digest of a fixed one.
-pub(crate) fn kind_of([_, path, method, hash]: &[&[u8]; 4]) -> Option<(Kind, Box<[u8]>)> {
-    let kind = match (method.is_empty(), path.is_empty(), *hash) {
-        (true, true, b"") => Kind::Deferred,
-        (true, false, b"") => Kind::InputAddressed,
-        (true, ..) => return None,
-        (false, true, b"") => Kind::Floating(Addressing::parse(method)?),
-        (false, true, b"impure") => Kind::Impure(Addressing::parse(method)?),
-        (false, false, hash) => {
-            return Some((Kind::Fixed(Addressing::parse(method)?), from_hex(hash)?));
-        }
-        (false, true, _) => return None,
-    };
-    Some((kind, Box::default()))
-}
-
-/// Whether a reader would take the strings and keys of a derivation: with the escapes that Nix
-/// writes. (Those of a base are taken as they are.)
-fn can_be_read(text: &[u8]) -> bool {
-    let mut rest = text;
-    while let Some(place) = memchr::memchr(b'\\', rest) {
-        if !matches!(rest.get(place + 1), Some(b'n' | b'r' | b't' | b'"' | b'\\')) {
-            return false;
-        }
-        rest = rest.get(place + 2..).unwrap_or_default();
-    }
-    let keys = |parts: &Parts<'_>| {
-        parts.environment.iter().all(|(key, _)| key.iter().all(|byte| *byte > 8))
-    };
-    memchr::memchr3(b'\n', b'\r', b'\t', text).is_none() && split(text).as_ref().is_some_and(keys)
-}
-
 /// What is an input without being mentioned, and which mentions are no inputs.
 fn difference(
     mentions: &[Target],
@@ -517,23 +484,4 @@ fn difference(
     }
     let extra = inputs.iter().copied().filter(|target| !seen.contains(target)).collect();
     Some((extra, dropped))
-}
-
-/// The hash part of the store path that a text begins with.
-pub(super) fn hash_part(text: &[u8], prefix: &[u8]) -> Option<[u8; HASH]> {
-    text.strip_prefix(prefix)?.get(..HASH)?.try_into().ok()
-}
-
-fn from_hex(text: &[u8]) -> Option<Box<[u8]>> {
-    let nibble = |byte: &u8| match byte {
-        b'0'..=b'9' => Some(byte - b'0'),
-        b'a'..=b'f' => Some(byte - b'a' + 10),
-        _ => None,
-    };
-    text.chunks(2)
-        .map(|pair| match pair {
-            [high, low] => Some(nibble(high)? << 4 | nibble(low)?),
-            _ => None,
-        })
-        .collect()
 }

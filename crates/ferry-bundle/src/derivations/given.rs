@@ -7,7 +7,7 @@ use ferry_formats::derivation::{
 use ferry_formats::{StoreDir, StorePath};
 
 use crate::codec::{Malformed, Take, put_number};
-use crate::derivations::encode::kind_of;
+use crate::derivations::form::kind_of;
 use crate::derivations::model::{Identity, Kind, Known, KnownOutput};
 use crate::derivations::settle::{fixed_hash, fixed_path};
 use crate::format::limit;

@@ -12,6 +12,7 @@ mod columns;
 mod counterparts;
 mod differences;
 mod encode;
+mod form;
 mod given;
 mod likeness;
 mod mentions;

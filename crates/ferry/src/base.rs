@@ -6,6 +6,7 @@ use std::sync::Arc;
 use ferry_bundle::{Against, Bundle, Counterparts, DerivationBase, Prerequisite};
 use ferry_formats::{PathInfo, StorePath};
 use ferry_store::closure::unreferenced;
+use ferry_store::difference::parse_name;
 use ferry_store::uri::OpenStore;
 use ferry_store::{NarRanges, Store};
 
@@ -155,7 +156,7 @@ fn closest(
     };
     let mut candidates = like(&|path| path.name().to_owned());
     if candidates.is_empty() {
-        candidates = like(&|path| stem(path.name()).to_owned());
+        candidates = like(&|path| parse_name(path).name);
     }
     if candidates.len() < 2 {
         return Ok(candidates.pop());
@@ -165,13 +166,4 @@ fn closest(
         info.as_ref().map(|info| (info.references.len(), info.path.clone()))
     };
     Ok(infos.iter().filter_map(rank).max().map(|(_, path)| path))
-}
-
-/// A name without its version.
-fn stem(name: &str) -> &str {
-    let bytes = name.as_bytes();
-    let dash = bytes
-        .windows(2)
-        .position(|pair| matches!(pair, [b'-', next] if !next.is_ascii_alphabetic()));
-    dash.and_then(|dash| name.get(..dash)).unwrap_or(name)
 }

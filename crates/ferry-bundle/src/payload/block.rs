@@ -37,6 +37,22 @@ pub(crate) fn put_ranges(out: &mut Vec<u8>, ranges: &[Range]) {
     }
 }
 
+/// The bytes of ranges, one behind the other: what a frame is packed against. `read` fills a buffer
+/// from an offset of a source.
+pub(crate) fn gather<E>(
+    ranges: &[Range],
+    mut read: impl FnMut(Source, u64, &mut [u8]) -> Result<(), E>,
+) -> Result<Vec<u8>, E> {
+    let mut prefix = vec![0; ranges.iter().map(|range| range.length).sum()];
+    let mut rest = prefix.as_mut_slice();
+    for range in ranges {
+        let (part, others) = rest.split_at_mut(range.length.min(rest.len()));
+        rest = others;
+        read(range.source, range.offset, part)?;
+    }
+    Ok(prefix)
+}
+
 /// What ranges of a block may reach.
 pub(crate) struct Bounds<'a> {
     /// Where the block begins in the payload.

@@ -5,7 +5,7 @@ use std::ops::Range as Span;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::block::{Bounds, Range, Source, take_ranges};
+use super::block::{Bounds, Range, Source, gather, take_ranges};
 use super::compress::decompress;
 use super::history::History;
 use super::scan::Scan;
@@ -244,19 +244,13 @@ impl<R: Read> Feeder<R> {
     }
 
     fn prefix(&self, ranges: &[Range]) -> Result<Vec<u8>> {
-        let mut prefix = vec![0; ranges.iter().map(|range| range.length).sum()];
-        let mut rest = prefix.as_mut_slice();
-        for range in ranges {
-            let (part, others) = rest.split_at_mut(range.length.min(rest.len()));
-            rest = others;
-            match range.source {
-                Source::Base(base) => self.reading.bases.read(base, range.offset, part)?,
-                Source::Payload => self.history.read(range.offset, part).map_err(
-                    BundleError::io(format!("read again what was read of {}", self.input.name())),
-                )?,
-            }
-        }
-        Ok(prefix)
+        gather(ranges, |source, offset, buffer| match source {
+            Source::Base(base) => self.reading.bases.read(base, offset, buffer),
+            Source::Payload => self.history.read(offset, buffer).map_err(BundleError::io(format!(
+                "read again what was read of {}",
+                self.input.name()
+            ))),
+        })
     }
 }
 

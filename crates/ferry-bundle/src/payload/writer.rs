@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::Bases;
 use super::again::{Again, Origin};
-use super::block::{Range, Source, put_ranges};
+use super::block::{Range, Source, gather, put_ranges};
 use super::compress::{Compressor, Prefix};
 use super::sampling::{Sample, samples};
 use super::similar::{Effort, Similar};
@@ -251,17 +251,10 @@ impl Shared {
     }
 
     fn prefix(&self, ranges: &[Range]) -> Result<Vec<u8>> {
-        let mut prefix = vec![0; ranges.iter().map(|range| range.length).sum()];
-        let mut rest = prefix.as_mut_slice();
-        for range in ranges {
-            let (part, others) = rest.split_at_mut(range.length.min(rest.len()));
-            rest = others;
-            match range.source {
-                Source::Base(number) => self.writing.bases.read(number, range.offset, part)?,
-                Source::Payload => self.again.read(range.offset, part)?,
-            }
-        }
-        Ok(prefix)
+        gather(ranges, |source, offset, buffer| match source {
+            Source::Base(base) => self.writing.bases.read(base, offset, buffer),
+            Source::Payload => self.again.read(offset, buffer),
+        })
     }
 }
 

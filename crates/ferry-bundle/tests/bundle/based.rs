@@ -14,7 +14,7 @@ use proptest::prelude::*;
 use crate::derivations::{Random, World, graph_in, made, random};
 use crate::objects::{Memory, Object, sample};
 use crate::packed::{packed, packed_against, sections};
-use crate::receiver::{Receiver, in_the_file};
+use crate::receiver::{Receiver, count_same_nars, in_the_file};
 
 fn open_against(bundle: &[u8], store: &Memory) -> Result<Bundle> {
     let stream = Cursor::new(bundle.to_vec());
@@ -49,17 +49,7 @@ fn comes_back(old: &[Object], new: &[Object]) -> Vec<u8> {
     let wanted: BTreeMap<StorePath, PathInfo> =
         wanted.map(|object| (object.path().clone(), object.info.clone())).collect();
     assert_eq!(found, wanted);
-    let mut count = 0;
-    let infos = read.path_infos().to_vec();
-    read.read_nars(&infos, &mut |info, nar| {
-        let mut bytes = Vec::new();
-        nar.read_to_end(&mut bytes).unwrap();
-        assert!(bytes == store.objects[&info.path].nar, "{}", info.path);
-        count += 1;
-        Ok(())
-    })
-    .unwrap();
-    assert_eq!(count, wanted.len());
+    assert_eq!(count_same_nars(&read, &store), wanted.len());
     let read = open_against(&bundle, &receiver).unwrap();
     let report = ferry_bundle::verify(&read, &TrustPolicy::accept_all(), &Silent).unwrap();
     assert_eq!(report.copied.added, wanted.len());

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use ferry_formats::{StoreDir, StorePath, nar};
-use ferry_store::Store as _;
 use nix_derivation::{
     CAHash, ContentAddressMethod, DerivationBuilder, HashAlgorithm, InputDerivation,
     InputDerivationHash, NixHash, Output, StructuredAttrs,
@@ -12,7 +11,7 @@ use proptest::prelude::*;
 
 use crate::objects::{Memory, Object, sha256};
 use crate::packed::{coded, packed, packed_from};
-use crate::receiver::{open, verify};
+use crate::receiver::{count_same_nars, open, verify};
 use crate::wire::Wire;
 
 /// Makes derivations as Nix does, with what is needed of those made before.
@@ -223,16 +222,7 @@ fn comes_back(store_dir: &str, objects: &[Object]) -> usize {
         let behind = |path: &&StorePath| before.iter().all(|info| info.path != **path);
         assert_eq!(info.references.iter().find(behind), None, "{}", info.path);
     }
-    let mut count = 0;
-    read.read_nars(&infos, &mut |info, nar| {
-        let mut bytes = Vec::new();
-        nar.read_to_end(&mut bytes).unwrap();
-        assert!(bytes == store.objects[&info.path].nar, "{}", info.path);
-        count += 1;
-        Ok(())
-    })
-    .unwrap();
-    assert_eq!(count, objects.len());
+    assert_eq!(count_same_nars(&read, &store), objects.len());
     coded(&bundle)
 }
 

@@ -11,8 +11,10 @@ use ferry_formats::StorePath;
 use ferry_store::local::{Layout, LocalStore};
 use ferry_store::progress::Silent;
 use ferry_store::trust::TrustPolicy;
-use ferry_store::{CopyReport, Destination as _, Error, Result, copy};
+use ferry_store::{CopyReport, Destination as _, Error, Result, Store as _, copy};
 use tempfile::TempDir;
+
+use crate::objects::Memory;
 
 /// What to call a bundle in messages.
 const NAME: &str = "test.ferry";
@@ -158,4 +160,20 @@ pub(crate) fn damaged_at(error: &Error) -> u64 {
         Some(BundleError::Damaged { offset, .. }) => *offset,
         _ => panic!("not damage at an offset: {error:?}"),
     }
+}
+
+/// How many NARs a bundle gives; each has to be the one that the store has which it was made from.
+#[track_caller]
+pub(crate) fn count_same_nars(bundle: &Bundle, store: &Memory) -> usize {
+    let mut count = 0;
+    bundle
+        .read_nars(bundle.path_infos(), &mut |info, nar| {
+            let mut bytes = Vec::new();
+            nar.read_to_end(&mut bytes).unwrap();
+            assert!(bytes == store.objects[&info.path].nar, "{}", info.path);
+            count += 1;
+            Ok(())
+        })
+        .unwrap();
+    count
 }

@@ -15,7 +15,9 @@ use crate::derivations::{Random, World, graph, made, random};
 use crate::hostile_derivations::rebuilt;
 use crate::objects::{Memory, Object, any_path, key, sample};
 use crate::packed::{coded, packed, packed_without, streams, take_number};
-use crate::receiver::{Receiver, assert_agree, in_the_file, open, refused_because, verify};
+use crate::receiver::{
+    Receiver, assert_agree, count_same_nars, in_the_file, open, refused_because, verify,
+};
 
 /// The paths of `objects` at these places, and all that they refer to.
 pub(crate) fn closed(objects: &[Object], places: impl Fn(usize) -> bool) -> BTreeSet<StorePath> {
@@ -52,17 +54,7 @@ pub(crate) fn the_rest_comes_back(objects: &[Object], there: &BTreeSet<StorePath
     assert_eq!(named, prerequisites.iter().map(|info| &info.path).collect());
     assert_eq!(read.manifest().prerequisites, prerequisites.len() as u64);
     assert!(named.iter().all(|path| left_out.contains_key(*path)));
-    let mut count = 0;
-    let infos = read.path_infos().to_vec();
-    read.read_nars(&infos, &mut |info, nar| {
-        let mut bytes = Vec::new();
-        nar.read_to_end(&mut bytes).unwrap();
-        assert!(bytes == store.objects[&info.path].nar, "{}", info.path);
-        count += 1;
-        Ok(())
-    })
-    .unwrap();
-    assert_eq!(count, carried.len());
+    assert_eq!(count_same_nars(&read, &store), carried.len());
     // By its own word, with no store at hand.
     assert_eq!(verify(&bundle).unwrap().copied.added, carried.len());
     bundle

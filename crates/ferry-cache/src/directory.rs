@@ -5,6 +5,7 @@
 //! made in a directory for temporary files.
 
 use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -13,6 +14,7 @@ use rustix::io::Errno;
 use tempfile::TempDir;
 
 use crate::CacheError;
+use crate::place::Listed;
 
 /// How the names of our directories begin.
 const PREFIX: &str = ".ferry-";
@@ -32,6 +34,44 @@ pub(crate) fn narinfo_names(directory: &Path) -> Result<Vec<String>, CacheError>
     }
     names.sort();
     Ok(names)
+}
+
+/// Hands over the files of a cache whose names begin with `prefix`, our own directories left out.
+pub(crate) fn list(
+    cache: &Path,
+    prefix: &str,
+    each: &mut dyn FnMut(Listed) -> Result<(), CacheError>,
+) -> Result<(), CacheError> {
+    let mut waiting = vec![String::new()];
+    while let Some(below) = waiting.pop() {
+        let directory = cache.join(&below);
+        let failed = |source| CacheError::io("list", directory.display())(source);
+        for entry in fs::read_dir(&directory).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            // What is named otherwise is none of the files of a cache.
+            let Some(name) = entry.file_name().to_str().map(|name| format!("{below}{name}")) else {
+                continue;
+            };
+            if name.starts_with(PREFIX) {
+                continue;
+            }
+            let metadata = match entry.metadata() {
+                // Somebody has taken it away meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                metadata => metadata.map_err(failed)?,
+            };
+            if metadata.is_dir() {
+                let below = format!("{name}/");
+                if below.starts_with(prefix) || prefix.starts_with(&below) {
+                    waiting.push(below);
+                }
+            } else if name.starts_with(prefix) {
+                let modified = metadata.modified().ok();
+                each(Listed { name, size: metadata.len(), modified })?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Where files are made before they have a place.

@@ -38,6 +38,14 @@ pub enum CacheError {
         /// Its address.
         cache: String,
     },
+    /// It would take a list of what is in it, or taking something away.
+    #[error(
+        "{cache}: a cache on the web cannot be listed, and nothing can be removed from it; use it where its files are"
+    )]
+    NoListing {
+        /// Its address.
+        cache: String,
+    },
     /// It is of another store.
     #[error("binary cache {cache} is of paths below {found}, not below {expected}")]
     OtherStore {

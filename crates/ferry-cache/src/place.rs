@@ -3,10 +3,12 @@
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use ferry_store::http::{HttpClient, HttpError, HttpOptions, without_password};
 
 use crate::address::Location;
+use crate::directory;
 use crate::error::CacheError;
 
 /// The file that makes a directory a binary cache.
@@ -20,6 +22,16 @@ const NARS_AT_A_TIME: usize = 12;
 
 /// How many files are put to the web at a time.
 const PUTS_AT_A_TIME: usize = 12;
+
+/// A file in a cache.
+pub(crate) struct Listed {
+    /// Its name, relative to the cache: `nar/….nar.xz`.
+    pub(crate) name: String,
+    /// In bytes.
+    pub(crate) size: u64,
+    /// When it was last written, as far as that is known.
+    pub(crate) modified: Option<SystemTime>,
+}
 
 /// Where a binary cache is.
 pub(crate) enum Place {
@@ -150,6 +162,35 @@ impl Place {
                 let _ = fs::remove_file(file);
                 Ok(())
             }
+        }
+    }
+
+    /// Hands over every file of the cache whose name begins with `prefix` (`nar/`, or nothing), in
+    /// no particular order. A web server cannot be asked for that.
+    pub(crate) fn list(
+        &self,
+        prefix: &str,
+        each: &mut dyn FnMut(Listed) -> Result<(), CacheError>,
+    ) -> Result<(), CacheError> {
+        match self {
+            Self::Directory(directory) => directory::list(directory, prefix, each),
+            Self::Web { .. } => Err(CacheError::NoListing { cache: self.shown() }),
+        }
+    }
+
+    /// Takes a file away, if it is there.
+    pub(crate) fn remove(&self, name: &str) -> Result<(), CacheError> {
+        match self {
+            Self::Directory(directory) => {
+                let file = directory.join(name);
+                match fs::remove_file(&file) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                        Err(CacheError::io("remove", file.display())(error))
+                    }
+                    _ => Ok(()),
+                }
+            }
+            Self::Web { .. } => Err(CacheError::NoListing { cache: self.shown() }),
         }
     }
 

@@ -29,6 +29,7 @@ pub mod parallel;
 pub mod progress;
 pub mod reference_sites;
 pub mod selection;
+pub mod shard;
 pub mod shown_derivations;
 mod store;
 pub mod trust;

@@ -2,19 +2,19 @@
 //! NARs as they come.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::io::{Read, Write};
+use std::io::Write;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ferry_formats::derivation::OutputPaths;
 use ferry_formats::keys::SecretKey;
-use ferry_formats::{NarHash, PathInfo, StoreDir, StorePath, nar};
+use ferry_formats::{NarHash, PathInfo, StoreDir, StorePath};
 use ferry_store::admission::{Admitted, Plan};
 use ferry_store::{Destination, Error, NarRanges, Result, SignatureCheck, StoreWriter};
 use sha2::{Digest as _, Sha256};
 
 use crate::against::Against;
-use crate::derivations::{Amounts, Encoder};
+use crate::derivations::{Amounts, Checked, Coded, Coder, Encoder};
 use crate::head;
 use crate::payload::{Bases, HashedOutput, Origin, PayloadWriter, Writing, reach};
 use crate::replaced::Replaced;
@@ -148,12 +148,12 @@ impl<W: Write + Send + 'static> Destination for BundleWriter<W> {
             places: infos.iter().zip(0..).map(|(info, place)| (&info.path, place)).collect(),
             beginning: Some((
                 sink,
-                Encoder::new(
+                Coder::start(Encoder::new(
                     &self.store_dir,
                     infos,
                     &self.options.prerequisites,
                     self.options.base.as_ref(),
-                ),
+                )),
             )),
             kept: BTreeMap::new(),
             payload: None,
@@ -173,34 +173,30 @@ struct PartsWriter<'a, W> {
     /// Where each path stands in `infos`.
     places: HashMap<&'a StorePath, usize>,
     /// Until the head is written.
-    beginning: Option<(W, Encoder)>,
+    beginning: Option<(W, Coder)>,
     /// NARs of derivations that cannot be coded, until it is their turn in the payload.
     kept: BTreeMap<usize, Vec<u8>>,
     payload: Option<PayloadWriter>,
 }
 
 impl<W: Write + Send + 'static> PartsWriter<'_, W> {
-    /// Codes a derivation, or keeps its NAR.
-    fn add_derivation(&mut self, place: usize, admitted: Admitted<'_>) -> Result<()> {
-        let mut nar = Vec::new();
-        let read = |reader: &mut dyn Read| {
+    /// Hands a derivation over to be coded.
+    fn add_derivation(coder: &mut Coder, place: usize, admitted: Admitted<'_>) -> Result<()> {
+        let info = admitted.info().clone();
+        let mut nar = Vec::with_capacity(usize::try_from(info.nar_size).unwrap_or_default());
+        admitted.verify(|reader| {
             let read = reader.read_to_end(&mut nar);
             read.map(drop).map_err(Error::reading("read a derivation to pack it"))
-        };
-        let verified = admitted.verify(read)?;
-        let coded = match (&mut self.beginning, nar::file_contents(&nar)) {
-            (Some((_, encoder)), Some(text)) => encoder.add(place, verified.info(), text),
-            _ => false,
-        };
-        if !coded {
-            self.kept.insert(place, nar);
-        }
+        })?;
+        coder.add(Checked { place, info, nar });
         Ok(())
     }
 
     /// Writes the head, if it is not written yet; then come NARs.
     fn payload(&mut self) -> Result<&mut PayloadWriter> {
-        if let Some((sink, mut encoder)) = self.beginning.take() {
+        if let Some((sink, coder)) = self.beginning.take() {
+            let Coded { mut encoder, kept } = coder.finish();
+            self.kept = kept;
             let PackOptions { level, sign_with, .. } = &self.bundle.options;
             let name = &self.bundle.name;
             let failed = || BundleError::io(format!("write {name}"));
@@ -281,8 +277,10 @@ impl<W: Write + Send + 'static> StoreWriter for PartsWriter<'_, W> {
     fn add(&mut self, admitted: Admitted<'_>) -> Result<()> {
         let path = &admitted.info().path;
         let place = self.places.get(path).copied().unwrap_or_default();
-        if path.is_derivation() && self.beginning.is_some() {
-            return self.add_derivation(place, admitted);
+        if path.is_derivation()
+            && let Some((_, coder)) = &mut self.beginning
+        {
+            return Self::add_derivation(coder, place, admitted);
         }
         self.payload()?;
         self.add_kept(place)?;

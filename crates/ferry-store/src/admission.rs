@@ -14,6 +14,7 @@ use ferry_formats::content_address::ContentAddressHasher;
 use ferry_formats::derivation::{self, OutputPaths};
 use ferry_formats::hash::NarHasher;
 use ferry_formats::{NarHash, PathInfo, StoreDir, StorePath, nar};
+use rayon::prelude::*;
 
 use crate::closure::references_first;
 use crate::progress::Progress;
@@ -86,12 +87,17 @@ pub fn plan(offered: BTreeMap<StorePath, PathInfo>, destination: &dyn Destinatio
     }
     let present = relied_on.len();
     relied_on.extend(check_references(&to_add, destination)?);
-    for info in to_add.values() {
+    let policy = match destination.signature_check() {
+        SignatureCheck::Here(policy) => Some(policy),
+        SignatureCheck::ByDestination | SignatureCheck::NotNeeded => None,
+    };
+    let check = |info: &PathInfo| {
         check_claims(&store_dir, info)?;
-        if let SignatureCheck::Here(policy) = destination.signature_check() {
-            policy.check(&store_dir, info)?;
-        }
-    }
+        policy.map_or(Ok(()), |policy| policy.check(&store_dir, info))
+    };
+    // Hashes and signatures of everything, on all cores; the first failure in order is the one.
+    let checked: Vec<Result<()>> = to_add.par_iter().map(|(_, info)| check(info)).collect();
+    checked.into_iter().collect::<Result<()>>()?;
     let infos = references_first(&store_dir, to_add.into_values())?;
     Ok(Plan { infos, present, relied_on })
 }

@@ -8,6 +8,7 @@
 
 mod amounts;
 mod base;
+mod coder;
 mod columns;
 mod counterparts;
 mod differences;
@@ -28,6 +29,7 @@ mod tokens;
 
 pub(crate) use amounts::Amounts;
 pub use base::DerivationBase;
+pub(crate) use coder::{Checked, Coded, Coder};
 pub(crate) use encode::Encoder;
 pub(crate) use given::Given;
 pub(crate) use read::{Derivations, Failure, decode};

@@ -6,8 +6,8 @@
 //! valid is whole and in its place. A path that is there without being valid is left over from somebody who was
 //! interrupted, and is replaced.
 //!
-//! Two threads share the work: the caller's reads and checks NARs, the other unpacks those that
-//! are small (which is most of them) and registers. Large ones are unpacked as they are read.
+//! Three threads share the work: the caller's reads and checks NARs, one unpacks those that are
+//! small (which is most of them), and one registers. Large ones are unpacked as they are read.
 //!
 //! Temporary roots keep the garbage collector from the new paths, from what they refer to, and
 //! from the directory where objects are unpacked. (Holding the collector's lock all the while
@@ -32,6 +32,8 @@ use crate::{Error, Result, StoreWriter};
 const SMALL: u64 = 1 << 20;
 /// How many objects may wait to be unpacked.
 const QUEUE: usize = 32;
+/// How many may wait to be registered: unpacking goes on while a batch is brought to the disk.
+const UNPACKED: usize = 4096;
 
 enum Handed {
     /// A checked NAR to be unpacked.
@@ -46,7 +48,8 @@ pub(super) struct LocalWriter {
     layout: Layout,
     staging: Arc<Staging>,
     handed: Option<SyncSender<Handed>>,
-    worker: Option<JoinHandle<Result<()>>>,
+    /// The one that registers, whose failure comes first, and the one that unpacks.
+    workers: Vec<JoinHandle<Result<()>>>,
     _roots: TemporaryRoots,
 }
 
@@ -66,56 +69,74 @@ impl LocalWriter {
         let mut registrar =
             Registrar::new(layout.clone(), connection, Arc::clone(&staging), store_lock);
         registrar.require(plan.relied_on())?;
-        let (handed, receiver) = sync_channel(QUEUE);
-        let worker = {
+        let (handed, to_unpack) = sync_channel(QUEUE);
+        let (unpacked, to_register) = sync_channel(UNPACKED);
+        let registering = std::thread::spawn(move || register(registrar, &to_register));
+        let unpacking = {
             let (layout, staging) = (layout.clone(), Arc::clone(&staging));
-            std::thread::spawn(move || work(&layout, &staging, registrar, &receiver))
+            std::thread::spawn(move || unpack(&layout, &staging, &to_unpack, &unpacked))
         };
         Ok(Self {
             layout: layout.clone(),
             staging,
             handed: Some(handed),
-            worker: Some(worker),
+            workers: vec![registering, unpacking],
             _roots: roots,
         })
     }
 
     fn hand_over(&mut self, item: Handed) -> Result<()> {
         let taken = self.handed.as_ref().is_some_and(|handed| handed.send(item).is_ok());
-        // Otherwise the other thread has given up, and knows why.
+        // Otherwise the other threads have given up, and know why.
         if taken { Ok(()) } else { self.join() }
     }
 
-    /// Waits for the other thread and returns its failure, if it has one.
+    /// Waits for the other threads and returns their failure, if there is one.
     fn join(&mut self) -> Result<()> {
         self.handed = None;
-        match self.worker.take().map(JoinHandle::join) {
-            Some(Ok(outcome)) => outcome,
-            _ => Err(Error::Io {
-                action: format!("write to {}", self.layout.describe()),
-                source: io::Error::other("the writing thread ended"),
-            }),
+        let outcomes: Vec<_> = self.workers.drain(..).map(JoinHandle::join).collect();
+        let ended = || Error::Io {
+            action: format!("write to {}", self.layout.describe()),
+            source: io::Error::other("a writing thread ended"),
+        };
+        if outcomes.is_empty() {
+            return Err(ended());
         }
+        outcomes.into_iter().try_for_each(|outcome| outcome.unwrap_or_else(|_| Err(ended())))
     }
 }
 
-/// What the other thread does: everything that was handed over, in that order.
-fn work(
+/// Unpacks everything that is handed over, and hands it on in that order; `None` is the end.
+fn unpack(
     layout: &Layout,
     staging: &Staging,
-    mut registrar: Registrar,
     handed: &Receiver<Handed>,
+    unpacked: &SyncSender<Option<Staged>>,
 ) -> Result<()> {
     for item in handed {
         let staged = match item {
-            Handed::Finish => return registrar.finish(),
-            Handed::Staged(staged) => staged,
+            Handed::Finish => None,
+            Handed::Staged(staged) => Some(staged),
             Handed::Nar(nar, verified) => {
                 let path = layout.store_dir.render_path(&verified.info().path);
-                staging.unpack_verified(&path, &nar, verified)?
+                Some(staging.unpack_verified(&path, &nar, verified)?)
             }
         };
-        registrar.add(staged)?;
+        // Where nobody registers any more, that thread says why.
+        if unpacked.send(staged).is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Registers everything that is unpacked, in that order.
+fn register(mut registrar: Registrar, unpacked: &Receiver<Option<Staged>>) -> Result<()> {
+    for staged in unpacked {
+        match staged {
+            Some(staged) => registrar.add(staged)?,
+            None => return registrar.finish(),
+        }
     }
     // Given up: what is not registered is not kept.
     Ok(())
@@ -145,7 +166,7 @@ impl StoreWriter for LocalWriter {
 
 impl Drop for LocalWriter {
     fn drop(&mut self) {
-        if self.worker.is_some() {
+        if !self.workers.is_empty() {
             // Why it was given up is known to whoever gave it up.
             drop(self.join());
         }

@@ -1,4 +1,5 @@
 //! What is understood of a connection, whatever pieces its bytes come in.
+#![allow(clippy::panic)]
 
 use ferry_trace::protocol::{Conversation, Event, LostTrack, Operation, Outcome, Value};
 use proptest::prelude::*;

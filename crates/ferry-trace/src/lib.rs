@@ -1,0 +1,8 @@
+//! Records what a Nix evaluation asks of its store.
+//!
+//! [`protocol`] understands what an evaluator and a daemon say to each other, from bytes that are
+//! handed in: it opens no socket and waits for nobody. [`proxy`] hands them in, between evaluators
+//! and a daemon.
+
+pub mod protocol;
+pub mod proxy;

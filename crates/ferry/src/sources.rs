@@ -1,15 +1,17 @@
 //! The stores and files that the facts of the dependency graph come from.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use ferry_bundle::Bundle;
 use ferry_cache::{BinaryCache, CacheAddress};
 use ferry_formats::StoreDir;
 use ferry_graph::Explorer;
-use ferry_store::Store;
 use ferry_store::facts::{ReferencesGraph, StoreFacts, Trace, Unfinished};
+use ferry_store::local::{Layout, UnregisteredStore};
 use ferry_store::trust::TrustPolicy;
 use ferry_store::uri::{OpenStore, Purpose};
+use ferry_store::{NarRanges, Store};
 
 use crate::cli::Sources;
 use crate::context::Context;
@@ -23,6 +25,8 @@ pub(crate) enum OpenSource {
     Store(OpenStore),
     Bundle(Box<Bundle>),
     Cache(Box<BinaryCache>),
+    /// What references graphs list.
+    Listed(Box<UnregisteredStore>),
 }
 
 impl OpenSource {
@@ -43,6 +47,38 @@ impl OpenSource {
         context.open_store(address, Purpose::Read, trust, false, &[]).map(Self::Store)
     }
 
+    /// Opens what these references graphs list, read from the files of the system's store; where
+    /// there are none, the store with this address.
+    pub(crate) fn listed_or_at(
+        context: &Context,
+        graphs: &[PathBuf],
+        address: &str,
+    ) -> Result<Self, Failure> {
+        if graphs.is_empty() {
+            return Self::open(context, address);
+        }
+        let store_dir = context.store_dir()?;
+        let graphs = graphs
+            .iter()
+            .map(|file| ReferencesGraph::read(file, &store_dir).map_err(Failure::new))
+            .collect::<Result<Vec<_>, _>>()?;
+        let store = UnregisteredStore::new(Layout::below(None, store_dir), &graphs);
+        Ok(Self::Listed(Box::new(store)))
+    }
+
+    pub(crate) fn is_listed(&self) -> bool {
+        matches!(self, Self::Listed(_))
+    }
+
+    /// The NARs of the store at any position, where its files can be seen.
+    pub(crate) fn files(&self) -> Option<Arc<dyn NarRanges>> {
+        match self {
+            Self::Store(store) => store.files(),
+            Self::Listed(store) => Some(store.files()),
+            Self::Bundle(_) | Self::Cache(_) => None,
+        }
+    }
+
     /// As a store whose objects are at hand; from a cache they would have to be fetched.
     pub(crate) fn store(&self) -> Option<&dyn Store> {
         Some(self.any_store()).filter(|_| !matches!(self, Self::Cache(_)))
@@ -54,6 +90,7 @@ impl OpenSource {
             Self::Store(store) => store.store(),
             Self::Bundle(bundle) => bundle.as_ref(),
             Self::Cache(cache) => cache.as_ref(),
+            Self::Listed(store) => store.as_ref(),
         }
     }
 
@@ -62,6 +99,7 @@ impl OpenSource {
         match self {
             Self::Store(store) => explorer.add_source(store.facts()),
             Self::Bundle(bundle) => explorer.add_source(Box::new(StoreFacts::new(bundle.as_ref()))),
+            Self::Listed(store) => explorer.add_source(Box::new(StoreFacts::new(store.as_ref()))),
             Self::Cache(cache) => {
                 let kept = Context::cache_directory().map(|cache| cache.join("narinfos"));
                 explorer.add_source(Box::new(cache.facts(kept.as_deref())));

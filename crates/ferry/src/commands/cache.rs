@@ -1,17 +1,11 @@
 //! `ferry cache`: making binary caches.
 
 use ferry_cache::{BinaryCache, CacheAddress, Compression, CompressionSetting};
-use ferry_store::Store as _;
-use ferry_store::closure::{closure, unreferenced};
-use ferry_store::facts::ReferencesGraph;
-use ferry_store::local::{Layout, UnregisteredStore};
-use ferry_store::selection::Selection;
 
-use super::copy::{carry, selected};
+use super::copy::{carry, everything, selected};
 use crate::cli::CacheCreate;
 use crate::context::{Context, secret_keys};
 use crate::failure::Failure;
-use crate::installables::Installables;
 use crate::sources::OpenSource;
 
 pub(crate) fn create(context: &Context, options: &CacheCreate) -> Result<(), Failure> {
@@ -23,15 +17,14 @@ pub(crate) fn create(context: &Context, options: &CacheCreate) -> Result<(), Fai
         BinaryCache::new(&address, store_dir, &http)
             .map(|cache| cache.with_scratch_directory(std::env::temp_dir()))
     };
-    if options.references_graph.is_empty() {
-        let source = OpenSource::open(context, &options.from)?;
-        let selection = selected(context, &options.what, &options.from, &source)?;
-        let store = source.any_store();
-        return carry(context, store, &open(store.store_dir())?, selection, &keys);
-    }
-    let store = unregistered(context, options)?;
-    let selection = listed(context, options, &store)?;
-    carry(context, &store, &open(store.store_dir())?, selection, &keys)
+    let source = OpenSource::listed_or_at(context, &options.references_graph, &options.from)?;
+    let store = source.any_store();
+    let selection = if options.what.installables.is_empty() && source.is_listed() {
+        everything(store)?
+    } else {
+        selected(context, &options.what, &options.from, &source)?
+    };
+    carry(context, store, &open(store.store_dir())?, selection, &keys)
 }
 
 /// Where the cache is, and how to write it.
@@ -57,42 +50,4 @@ fn address(context: &Context, options: &CacheCreate) -> Result<CacheAddress, Fai
     settings.priority = options.priority.or(settings.priority);
     settings.want_mass_query = options.want_mass_query.then_some(true).or(settings.want_mass_query);
     Ok(address)
-}
-
-/// The files that references graphs list.
-fn unregistered(context: &Context, options: &CacheCreate) -> Result<UnregisteredStore, Failure> {
-    let store_dir = context.store_dir()?;
-    let graphs = options
-        .references_graph
-        .iter()
-        .map(|file| ReferencesGraph::read(file, &store_dir).map_err(Failure::new))
-        .collect::<Result<Vec<_>, _>>()?;
-    Ok(UnregisteredStore::new(Layout::below(None, store_dir), &graphs))
-}
-
-/// What is taken of them: everything, unless something is named.
-fn listed(
-    context: &Context,
-    options: &CacheCreate,
-    store: &UnregisteredStore,
-) -> Result<Selection, Failure> {
-    let paths = if options.what.installables.is_empty() {
-        store.all_paths()?.unwrap_or_default()
-    } else {
-        let installables = Installables { context, store_dir: store.store_dir(), store: "auto" };
-        let mut paths = Vec::new();
-        for installable in installables.all(&options.what.installables)? {
-            match installable {
-                ferry_store::installable::Installable::Path(path) => paths.push(path),
-                _ => {
-                    let reason = "with --references-graph, name store paths";
-                    return Err(Failure::usage(reason));
-                }
-            }
-        }
-        paths
-    };
-    let infos = closure(store, &paths)?;
-    let all: Vec<_> = infos.values().cloned().collect();
-    Ok(Selection { roots: unreferenced(&all), infos })
 }

@@ -75,7 +75,7 @@ pub(super) fn carry(
 }
 
 /// Everything that is in a store.
-fn everything(store: &dyn Store) -> Result<Selection, Failure> {
+pub(super) fn everything(store: &dyn Store) -> Result<Selection, Failure> {
     let paths = store.all_paths()?.ok_or_else(|| {
         Failure::new(format!("{} cannot list what is in it", store.describe()))
             .hint("name what to copy, in place of --all")

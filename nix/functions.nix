@@ -14,27 +14,36 @@ let
       command,
       signing,
     }:
-    derivation {
-      inherit name system;
-      builder = "${ferry}/bin/ferry";
-      args =
-        command
-        ++ [
-          "--quiet"
-          "--references-graph"
-          ".attrs.json"
-        ]
-        ++ builtins.concatMap (file: [
-          "--sign-key"
-          (outsideOfTheStore file)
-        ]) signing;
-      __structuredAttrs = true;
-      exportReferencesGraph.closure = rootPaths;
-      # What is made names the paths that are in it, and needs none of them in the store.
-      unsafeDiscardReferences.out = true;
-      # Reading and writing here costs less than sending all of it elsewhere.
-      preferLocalBuild = true;
-    };
+    derivation (
+      {
+        inherit name system;
+        builder = "${ferry}/bin/ferry";
+        args =
+          command
+          ++ [
+            "--quiet"
+            "--references-graph"
+            ".attrs.json"
+          ]
+          ++ builtins.concatMap (file: [
+            "--sign-key"
+            (outsideOfTheStore file)
+          ]) signing;
+        __structuredAttrs = true;
+        exportReferencesGraph.closure = rootPaths;
+        # Reading and writing here costs less than sending all of it elsewhere.
+        preferLocalBuild = true;
+      }
+      // withoutReferences
+    );
+
+  # What is made names the paths that are in it, and needs none of them in the store. Before 2.18,
+  # Nix does not know this, or refuses it as an experiment.
+  withoutReferences =
+    if builtins.compareVersions builtins.nixVersion "2.18" >= 0 then
+      { unsafeDiscardReferences.out = true; }
+    else
+      { };
 
   out = builtins.placeholder "out";
 

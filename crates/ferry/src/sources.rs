@@ -7,8 +7,10 @@ use ferry_bundle::Bundle;
 use ferry_cache::{BinaryCache, CacheAddress};
 use ferry_formats::StoreDir;
 use ferry_graph::Explorer;
+use ferry_store::closure::{closure, unreferenced};
 use ferry_store::facts::{ReferencesGraph, StoreFacts, Trace, Unfinished};
 use ferry_store::local::{Layout, UnregisteredStore};
+use ferry_store::selection::Selection;
 use ferry_store::trust::TrustPolicy;
 use ferry_store::uri::{OpenStore, Purpose};
 use ferry_store::{NarRanges, Store};
@@ -34,8 +36,7 @@ impl OpenSource {
     pub(crate) fn open(context: &Context, address: &str) -> Result<Self, Failure> {
         if CacheAddress::is_one(address) {
             let parsed = CacheAddress::parse(address)?;
-            let options = context.http_options(address)?;
-            let cache = BinaryCache::new(&parsed, &context.store_dir()?, &options)?;
+            let cache = open_cache(context, address, &parsed, &context.store_dir()?)?;
             return Ok(Self::Cache(Box::new(cache)));
         }
         let file = context.surroundings.working_directory.join(address);
@@ -107,6 +108,37 @@ impl OpenSource {
         }
         Ok(())
     }
+}
+
+/// Where a binary cache is that is named by its address, or as a directory.
+pub(crate) fn cache_address(context: &Context, place: &str) -> Result<CacheAddress, Failure> {
+    if CacheAddress::is_one(place) {
+        return Ok(CacheAddress::parse(place)?);
+    }
+    let directory = context.surroundings.working_directory.join(place);
+    Ok(CacheAddress::parse(&directory.to_string_lossy())?)
+}
+
+/// Opens the binary cache at `address`, which was given as `place`, to read or to write.
+pub(crate) fn open_cache(
+    context: &Context,
+    place: &str,
+    address: &CacheAddress,
+    store_dir: &StoreDir,
+) -> Result<BinaryCache, Failure> {
+    let cache = BinaryCache::new(address, store_dir, &context.http_options(place)?)?;
+    Ok(cache.with_scratch_directory(std::env::temp_dir()))
+}
+
+/// Everything that is in a store.
+pub(crate) fn everything(store: &dyn Store) -> Result<Selection, Failure> {
+    let paths = store.all_paths()?.ok_or_else(|| {
+        Failure::new(format!("{} cannot list what is in it", store.describe()))
+            .hint("name what to copy to `ferry copy`")
+    })?;
+    let infos = closure(store, &paths)?;
+    let all: Vec<_> = infos.values().cloned().collect();
+    Ok(Selection { roots: unreferenced(&all), infos })
 }
 
 /// Everything that a query's options name.

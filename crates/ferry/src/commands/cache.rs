@@ -1,22 +1,17 @@
 //! `ferry cache`: making binary caches.
 
-use ferry_cache::{BinaryCache, CacheAddress, Compression, CompressionSetting};
+use ferry_cache::{CacheAddress, Compression, CompressionSetting};
 
-use super::copy::{carry, everything, selected};
+use super::copy::{carry, selected};
 use crate::cli::CacheCreate;
 use crate::context::{Context, secret_keys};
 use crate::failure::Failure;
-use crate::sources::OpenSource;
+use crate::sources::{OpenSource, cache_address, everything, open_cache};
 
 pub(crate) fn create(context: &Context, options: &CacheCreate) -> Result<(), Failure> {
     let address = address(context, options)?;
     let mut keys = secret_keys(&options.what.sign_key)?;
     keys.extend(secret_keys(&address.secret_key_files)?);
-    let http = context.http_options(&options.to)?;
-    let open = |store_dir| {
-        BinaryCache::new(&address, store_dir, &http)
-            .map(|cache| cache.with_scratch_directory(std::env::temp_dir()))
-    };
     let source = OpenSource::listed_or_at(context, &options.references_graph, &options.from)?;
     let store = source.any_store();
     let selection = if options.what.installables.is_empty() && source.is_listed() {
@@ -24,17 +19,13 @@ pub(crate) fn create(context: &Context, options: &CacheCreate) -> Result<(), Fai
     } else {
         selected(context, &options.what, &options.from, &source)?
     };
-    carry(context, store, &open(store.store_dir())?, selection, &keys)
+    let cache = open_cache(context, &options.to, &address, store.store_dir())?;
+    carry(context, store, &cache, selection, &keys)
 }
 
 /// Where the cache is, and how to write it.
 fn address(context: &Context, options: &CacheCreate) -> Result<CacheAddress, Failure> {
-    let mut address = if CacheAddress::is_one(&options.to) {
-        CacheAddress::parse(&options.to)?
-    } else {
-        let directory = context.surroundings.working_directory.join(&options.to);
-        CacheAddress::parse(&directory.to_string_lossy())?
-    };
+    let mut address = cache_address(context, &options.to)?;
     let settings = &mut address.settings;
     if options.compression.is_some() || options.compression_level.is_some() {
         let method = match &options.compression {

@@ -347,6 +347,7 @@ fn with_nixpkgs(machine: &Machine) {
     copy_expressions(machine);
     machine.write("/data/nixpkgs/flake.nix", NIXPKGS);
     machine.write("/data/nixpkgs/packages.nix", PACKAGES);
+    machine.write("/data/nixpkgs/default.nix", "{ system }: import ./packages.nix system");
 }
 
 #[test]
@@ -377,6 +378,12 @@ fn a_flake_gets_the_functions_from_the_flake_and_from_the_overlay() {
             nix(&machine, &["eval", "--raw", &attribute]).ok()
         };
         assert_eq!(path("cache"), path("default"));
+        // And without flakes, from the nixpkgs that is there.
+        let plain = "let pkgs = import <nixpkgs> { system = builtins.currentSystem; }; in \
+                     (import /data/ferry/nix { }).mkBinaryCache { rootPaths = [ pkgs.hello ]; }";
+        let build = ["--no-out-link", "-I", "nixpkgs=/data/nixpkgs", "-E", plain];
+        let made = machine.command("nix-build").args(build).ok();
+        assert!(!narinfo(&machine, &made, "hello-1.0").is_empty());
         nix(&machine, &["build", "--no-link", "path:/data/user", "path:/data/user#bundle"]).ok();
         ferry(&machine, ["verify", &path("bundle")]).ok();
         assert!(!narinfo(&machine, &path("cache"), "hello-1.0").is_empty());

@@ -20,6 +20,20 @@ use crate::place::Listed;
 const PREFIX: &str = ".ferry-";
 /// Characters in the hash part of a store path.
 const HASH_PART: usize = 32;
+/// The directories that Nix makes when it opens a cache, if only to read it
+/// (`LocalBinaryCacheStore::init` in its `local-binary-cache-store.cc`): without them it cannot
+/// read one on a disk that is read-only. The last is that of Nix 2.35 and later.
+const DIRECTORIES: [&str; 5] = ["nar", "realisations", "debuginfo", "log", "build-trace-v2"];
+
+/// Makes the directories of a cache that are not there yet.
+pub(crate) fn make_directories(cache: &Path) -> Result<(), CacheError> {
+    for name in DIRECTORIES {
+        let directory = cache.join(name);
+        fs::create_dir_all(&directory)
+            .map_err(CacheError::io("make the directory", directory.display()))?;
+    }
+    Ok(())
+}
 
 /// The names of the narinfos in a cache, in order.
 pub(crate) fn narinfo_names(directory: &Path) -> Result<Vec<String>, CacheError> {

@@ -19,7 +19,7 @@ use ferry_store::{Error, Result, StoreWriter};
 use sha2::{Digest as _, Sha256};
 
 use crate::compression::CompressionSetting;
-use crate::directory::Staging;
+use crate::directory::{self, Staging};
 use crate::place::{CACHE_INFO, Place};
 use crate::publish::{Made, Publisher};
 use crate::{CacheError, listing};
@@ -89,9 +89,7 @@ impl CacheWriter {
     ) -> Result<Self> {
         let staging = Arc::new(match place.as_ref() {
             Place::Directory(cache) => {
-                let nars = cache.join("nar");
-                fs::create_dir_all(&nars)
-                    .map_err(CacheError::io("make the directory", nars.display()))?;
+                directory::make_directories(cache)?;
                 Staging::create(cache)?
             }
             Place::Web { .. } => Staging::temporary(scratch)?,

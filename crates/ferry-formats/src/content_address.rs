@@ -12,7 +12,7 @@
 use nix_derivation::NixHasher;
 use thiserror::Error;
 
-use crate::{ContentAddress, NarHash, NixHash, PathInfo};
+use crate::{ContentAddress, NarHash, NixHash, PathInfo, StoreDir};
 
 /// Length of the hash part of a store path, in characters.
 const HASH_PART: usize = 32;
@@ -41,6 +41,29 @@ pub enum ContentAddressError {
 #[must_use]
 pub fn can_be_proved(ca: &ContentAddress) -> bool {
     !matches!(ca, ContentAddress::Git(_))
+}
+
+/// The content address from which a path follows, where nobody has said one: if it is by SHA-256,
+/// and the object does not refer to itself. `file` is the digest of the plain file that it is.
+///
+/// What it finds is true whoever asks: another content has another path.
+#[must_use]
+pub fn found(
+    store_dir: &StoreDir,
+    info: &PathInfo,
+    file: Option<[u8; 32]>,
+) -> Option<ContentAddress> {
+    let of_file = file.into_iter().flat_map(|digest| {
+        [ContentAddress::Text(digest), ContentAddress::Flat(NixHash::Sha256(digest))]
+    });
+    let whole = ContentAddress::Nar(NixHash::Sha256(info.nar_hash.0));
+    let fits = |ca: &ContentAddress| {
+        !info.references.contains(&info.path)
+            && store_dir
+                .build_ca_path(info.path.name(), ca, info.references.iter(), false)
+                .is_ok_and(|computed| computed == info.path)
+    };
+    of_file.chain([whole]).find(fits)
 }
 
 /// Computes a content address from the bytes of a NAR.

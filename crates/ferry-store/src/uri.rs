@@ -24,7 +24,7 @@ use crate::{Destination, Error, NarRanges, Result, SpooledNars, Store};
 /// What the environment says about the system's store: the variables that Nix reads, handed in.
 #[derive(Clone, Debug, Default)]
 pub struct Surroundings {
-    /// `NIX_STORE_DIR`.
+    /// `NIX_STORE_DIR`, or else `NIX_STORE`.
     pub store_dir: Option<String>,
     /// `NIX_STATE_DIR`.
     pub state_dir: Option<PathBuf>,

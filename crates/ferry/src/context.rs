@@ -51,7 +51,8 @@ impl Context {
             talk: Talk { quiet: global.quiet },
             bars: Arc::new(Bars::new(global.quiet)),
             surroundings: Surroundings {
-                store_dir: env::var("NIX_STORE_DIR").ok(),
+                // Inside a build there is only the second, and Nix takes that too.
+                store_dir: env::var("NIX_STORE_DIR").or_else(|_| env::var("NIX_STORE")).ok(),
                 state_dir: env::var_os("NIX_STATE_DIR").map(PathBuf::from),
                 daemon_socket: env::var_os("NIX_DAEMON_SOCKET_PATH").map(PathBuf::from),
                 working_directory,

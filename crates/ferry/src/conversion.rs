@@ -5,6 +5,7 @@ use std::io::{self, Cursor, Read};
 use std::path::Path;
 
 use ferry_bundle::{Bundle, MAGIC};
+use ferry_cache::{BinaryCache, CacheAddress};
 use ferry_formats::{PathInfo, StorePath};
 use ferry_store::Store;
 use ferry_store::closure::unreferenced;
@@ -14,12 +15,20 @@ use ferry_store::export::{ExportStream, is_export};
 use crate::cli::Format;
 use crate::context::Context;
 use crate::failure::Failure;
+use crate::sources::{cache_address, everything, open_cache};
 
 /// Something with store objects in it, in a file of its own.
 pub(crate) enum Freight {
     Bundle(Box<Bundle>),
     Export(ExportStream),
     Derivations(DerivationDirectory),
+    /// With everything in it.
+    Cache(Box<BinaryCache>, Vec<PathInfo>),
+}
+
+/// Whether this names a binary cache that is there, or one by its address.
+pub(crate) fn is_cache(place: &Path) -> bool {
+    place.to_str().is_some_and(CacheAddress::is_one) || place.join("nix-cache-info").is_file()
 }
 
 /// Enough of a file to tell what it is.
@@ -37,6 +46,7 @@ impl Freight {
         }
         let format = match format {
             Some(format) => format,
+            None if is_cache(from) => Format::Cache,
             None if from.is_dir() => Format::Drvs,
             None => guess(&start_of(from)?, &from.display().to_string())?,
         };
@@ -45,6 +55,13 @@ impl Freight {
             Format::Export => Self::Export(ExportStream::open(from, &context.store_dir()?)?),
             Format::Drvs => {
                 Self::Derivations(DerivationDirectory::open(from, &context.store_dir()?)?)
+            }
+            Format::Cache => {
+                let place = from.to_string_lossy();
+                let address = cache_address(context, &place)?;
+                let cache = open_cache(context, &place, &address, &context.store_dir()?)?;
+                let infos = everything(&cache)?.infos.into_values().collect();
+                Self::Cache(Box::new(cache), infos)
             }
         })
     }
@@ -61,7 +78,9 @@ impl Freight {
                 let scratch = std::env::temp_dir();
                 Self::Export(ExportStream::from_stream(stream, name, &store_dir, &scratch)?)
             }
-            Format::Drvs => return Err(Failure::usage("a directory is not on standard input")),
+            Format::Drvs | Format::Cache => {
+                return Err(Failure::usage("a directory is not on standard input"));
+            }
         })
     }
 
@@ -70,6 +89,7 @@ impl Freight {
             Self::Bundle(_) => Format::Bundle,
             Self::Export(_) => Format::Export,
             Self::Derivations(_) => Format::Drvs,
+            Self::Cache(..) => Format::Cache,
         }
     }
 
@@ -78,6 +98,7 @@ impl Freight {
             Self::Bundle(bundle) => bundle.as_ref(),
             Self::Export(stream) => stream,
             Self::Derivations(directory) => directory,
+            Self::Cache(cache, _) => cache.as_ref(),
         }
     }
 
@@ -87,6 +108,7 @@ impl Freight {
             Self::Bundle(bundle) => bundle.path_infos(),
             Self::Export(stream) => stream.path_infos(),
             Self::Derivations(directory) => directory.path_infos(),
+            Self::Cache(_, infos) => infos,
         }
     }
 

@@ -1,15 +1,19 @@
 //! The stores and files that the facts of the dependency graph come from.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use ferry_bundle::Bundle;
 use ferry_cache::{BinaryCache, CacheAddress};
 use ferry_formats::StoreDir;
 use ferry_graph::Explorer;
-use ferry_store::Store;
+use ferry_store::closure::{closure, unreferenced};
 use ferry_store::facts::{ReferencesGraph, StoreFacts, Trace, Unfinished};
+use ferry_store::local::{Layout, UnregisteredStore};
+use ferry_store::selection::Selection;
 use ferry_store::trust::TrustPolicy;
 use ferry_store::uri::{OpenStore, Purpose};
+use ferry_store::{NarRanges, Store};
 
 use crate::cli::Sources;
 use crate::context::Context;
@@ -23,6 +27,8 @@ pub(crate) enum OpenSource {
     Store(OpenStore),
     Bundle(Box<Bundle>),
     Cache(Box<BinaryCache>),
+    /// What references graphs list.
+    Listed(Box<UnregisteredStore>),
 }
 
 impl OpenSource {
@@ -30,8 +36,7 @@ impl OpenSource {
     pub(crate) fn open(context: &Context, address: &str) -> Result<Self, Failure> {
         if CacheAddress::is_one(address) {
             let parsed = CacheAddress::parse(address)?;
-            let options = context.http_options(address)?;
-            let cache = BinaryCache::new(&parsed, &context.store_dir()?, &options)?;
+            let cache = open_cache(context, address, &parsed, &context.store_dir()?)?;
             return Ok(Self::Cache(Box::new(cache)));
         }
         let file = context.surroundings.working_directory.join(address);
@@ -41,6 +46,38 @@ impl OpenSource {
         // Nothing is written to it.
         let trust = TrustPolicy::accept_all();
         context.open_store(address, Purpose::Read, trust, false, &[]).map(Self::Store)
+    }
+
+    /// Opens what these references graphs list, read from the files of the system's store; where
+    /// there are none, the store with this address.
+    pub(crate) fn listed_or_at(
+        context: &Context,
+        graphs: &[PathBuf],
+        address: &str,
+    ) -> Result<Self, Failure> {
+        if graphs.is_empty() {
+            return Self::open(context, address);
+        }
+        let store_dir = context.store_dir()?;
+        let graphs = graphs
+            .iter()
+            .map(|file| ReferencesGraph::read(file, &store_dir).map_err(Failure::new))
+            .collect::<Result<Vec<_>, _>>()?;
+        let store = UnregisteredStore::new(Layout::below(None, store_dir), &graphs);
+        Ok(Self::Listed(Box::new(store)))
+    }
+
+    pub(crate) fn is_listed(&self) -> bool {
+        matches!(self, Self::Listed(_))
+    }
+
+    /// The NARs of the store at any position, where its files can be seen.
+    pub(crate) fn files(&self) -> Option<Arc<dyn NarRanges>> {
+        match self {
+            Self::Store(store) => store.files(),
+            Self::Listed(store) => Some(store.files()),
+            Self::Bundle(_) | Self::Cache(_) => None,
+        }
     }
 
     /// As a store whose objects are at hand; from a cache they would have to be fetched.
@@ -54,6 +91,7 @@ impl OpenSource {
             Self::Store(store) => store.store(),
             Self::Bundle(bundle) => bundle.as_ref(),
             Self::Cache(cache) => cache.as_ref(),
+            Self::Listed(store) => store.as_ref(),
         }
     }
 
@@ -62,6 +100,7 @@ impl OpenSource {
         match self {
             Self::Store(store) => explorer.add_source(store.facts()),
             Self::Bundle(bundle) => explorer.add_source(Box::new(StoreFacts::new(bundle.as_ref()))),
+            Self::Listed(store) => explorer.add_source(Box::new(StoreFacts::new(store.as_ref()))),
             Self::Cache(cache) => {
                 let kept = Context::cache_directory().map(|cache| cache.join("narinfos"));
                 explorer.add_source(Box::new(cache.facts(kept.as_deref())));
@@ -69,6 +108,37 @@ impl OpenSource {
         }
         Ok(())
     }
+}
+
+/// Where a binary cache is that is named by its address, or as a directory.
+pub(crate) fn cache_address(context: &Context, place: &str) -> Result<CacheAddress, Failure> {
+    if CacheAddress::is_one(place) {
+        return Ok(CacheAddress::parse(place)?);
+    }
+    let directory = context.surroundings.working_directory.join(place);
+    Ok(CacheAddress::parse(&directory.to_string_lossy())?)
+}
+
+/// Opens the binary cache at `address`, which was given as `place`, to read or to write.
+pub(crate) fn open_cache(
+    context: &Context,
+    place: &str,
+    address: &CacheAddress,
+    store_dir: &StoreDir,
+) -> Result<BinaryCache, Failure> {
+    let cache = BinaryCache::new(address, store_dir, &context.http_options(place)?)?;
+    Ok(cache.with_scratch_directory(std::env::temp_dir()))
+}
+
+/// Everything that is in a store.
+pub(crate) fn everything(store: &dyn Store) -> Result<Selection, Failure> {
+    let paths = store.all_paths()?.ok_or_else(|| {
+        Failure::new(format!("{} cannot list what is in it", store.describe()))
+            .hint("name what to copy to `ferry copy`")
+    })?;
+    let infos = closure(store, &paths)?;
+    let all: Vec<_> = infos.values().cloned().collect();
+    Ok(Selection { roots: unreferenced(&all), infos })
 }
 
 /// Everything that a query's options name.

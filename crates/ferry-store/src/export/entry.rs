@@ -6,7 +6,7 @@ use std::ops::Range;
 use ferry_formats::derivation::{self, Output};
 use ferry_formats::hash::NarHasher;
 use ferry_formats::nar::{self, Event};
-use ferry_formats::{ContentAddress, NarHash, NixHash, PathInfo, StoreDir, StorePath};
+use ferry_formats::{ContentAddress, NarHash, PathInfo, StoreDir, StorePath, content_address};
 use sha2::{Digest as _, Sha256};
 
 use super::{MAGIC, NOTHING, OBJECT};
@@ -114,7 +114,7 @@ pub(super) fn read<R: Read>(
         ca: None,
         signatures: Vec::new(),
     };
-    info.ca = content_address(store_dir, &info, content.file);
+    info.ca = content_address::found(store_dir, &info, content.file);
     let outputs = match &content.text {
         Some(text) if info.path.is_derivation() => outputs(store_dir, &info.path, text),
         _ => Vec::new(),
@@ -227,27 +227,6 @@ impl Write for FileSink {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
-}
-
-/// The content address from which the path follows, if it is by SHA-256 and the object does not
-/// refer to itself. (Another algorithm is found by the derivation that has the object as its fixed
-/// output.)
-fn content_address(
-    store_dir: &StoreDir,
-    info: &PathInfo,
-    file: Option<[u8; 32]>,
-) -> Option<ContentAddress> {
-    let of_file = file.into_iter().flat_map(|digest| {
-        [ContentAddress::Text(digest), ContentAddress::Flat(NixHash::Sha256(digest))]
-    });
-    let whole = ContentAddress::Nar(NixHash::Sha256(info.nar_hash.0));
-    let fits = |ca: &ContentAddress| {
-        !info.references.contains(&info.path)
-            && store_dir
-                .build_ca_path(info.path.name(), ca, info.references.iter(), false)
-                .is_ok_and(|computed| computed == info.path)
-    };
-    of_file.chain([whole]).find(fits)
 }
 
 /// What a derivation says of its outputs; nothing where it is not one, which is for whoever reads

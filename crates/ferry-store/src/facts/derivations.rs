@@ -55,7 +55,7 @@ fn read_facts(
 }
 
 /// Reads one file, by way of `text`; `None` where it is not there.
-pub(super) fn read_one(
+pub(crate) fn read_one(
     layout: &Layout,
     path: &StorePath,
     text: &mut Vec<u8>,

@@ -23,6 +23,7 @@ mod store;
 mod trace;
 mod trace_line;
 
+pub(crate) use derivations::read_one as read_derivation;
 pub use local::LocalFacts;
 pub use references_graph::{ReferencesGraph, ReferencesGraphEntry, ReferencesGraphError};
 pub use store::StoreFacts;

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::Path;
 
-use ferry_formats::{NarHash, StoreDir, StorePath};
+use ferry_formats::{ContentAddress, NarHash, StoreDir, StorePath};
 use ferry_graph::{Facts, FactsError, Ledger, NodeId, ObjectFacts, Question};
 use thiserror::Error;
 
@@ -88,6 +88,8 @@ pub struct ReferencesGraphEntry {
     pub deriver: Option<StorePath>,
     /// Whether its path follows from its content, where the form says so.
     pub content_addressed: Option<bool>,
+    /// How it does, where the form says so in a way that is known.
+    pub ca: Option<ContentAddress>,
 }
 
 /// The references graph in a file.

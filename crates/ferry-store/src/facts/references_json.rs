@@ -5,7 +5,7 @@
 //! changed: Nix 2.8 has no `valid` unless it is false, Nix 2.19 writes `ca` as null where it is
 //! otherwise left out.
 
-use ferry_formats::{NarHash, StoreDir, StorePath};
+use ferry_formats::{ContentAddress, NarHash, StoreDir, StorePath};
 use serde_json::{Map, Value};
 
 use super::references_graph::{ReferencesGraphEntry, ReferencesGraphError};
@@ -117,7 +117,9 @@ impl Reader<'_> {
             None | Some(Value::Null) => None,
             value => Some(self.path(&format!("{place}.deriver"), value)?),
         };
-        let content_addressed = Some(!matches!(object.get("ca"), None | Some(Value::Null)));
+        let ca = object.get("ca").filter(|ca| !ca.is_null());
+        let content_addressed = Some(ca.is_some());
+        let ca = ca.and_then(Value::as_str).and_then(|text| ContentAddress::parse(text).ok());
         Ok(ReferencesGraphEntry {
             path,
             references,
@@ -125,6 +127,7 @@ impl Reader<'_> {
             nar_size,
             deriver,
             content_addressed,
+            ca,
         })
     }
 

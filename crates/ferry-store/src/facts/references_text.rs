@@ -105,6 +105,7 @@ pub(super) fn parse(
             nar_size,
             deriver,
             content_addressed: None,
+            ca: None,
         });
     }
     Ok(entries)

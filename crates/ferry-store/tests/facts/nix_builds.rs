@@ -2,8 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use ferry_formats::{StoreDir, StorePath};
+use ferry_formats::{PathInfo, StoreDir, StorePath};
+use ferry_store::Store as _;
 use ferry_store::facts::ReferencesGraph;
+use ferry_store::local::{Layout, LocalStore, UnregisteredStore};
+use ferry_store::trust::TrustPolicy;
 use ferry_test_world::{Machine, NixVersion, World};
 
 use crate::support::{explorer, parse, run_closure};
@@ -19,35 +22,44 @@ let
     args = [ "-c" script ];
   };
   keep = builtins.toFile "keep.sh" ''. "$NIX_ATTRS_SH_FILE"; /bin/cat "$NIX_ATTRS_JSON_FILE" > ''${outputs[out]}'';
+  textOf = root: derivation {
+    name = "text";
+    system = builtins.currentSystem;
+    builder = "/bin/sh";
+    args = [ "-c" "/bin/cat graph > $out" ];
+    exportReferencesGraph = [ "graph" root ];
+  };
+  structuredOf = graphs: derivation {
+    name = "structured";
+    system = builtins.currentSystem;
+    builder = "/bin/bash";
+    args = [ keep ];
+    __structuredAttrs = true;
+    exportReferencesGraph = graphs;
+  };
 in rec {
   bottom = make "bottom" "echo text > $out";
   middle = make "middle" "echo ${bottom} $out > $out";
   top = make "top" "echo ${middle} > $out";
   source = builtins.toFile "source" "a source";
 
-  text = derivation {
-    name = "text";
+  text = textOf top;
+  structured = structuredOf { one = [ top source ]; two = [ bottom ]; };
+  recipe = structuredOf { one = [ top.drvPath ]; };
+
+  # One of each that has a content address.
+  fixed = derivation {
+    name = "fixed";
     system = builtins.currentSystem;
     builder = "/bin/sh";
-    args = [ "-c" "/bin/cat graph > $out" ];
-    exportReferencesGraph = [ "graph" top ];
+    args = [ "-c" "echo fixed > $out" ];
+    outputHashMode = "flat";
+    outputHashAlgo = "sha256";
+    outputHash = builtins.hashString "sha256" "fixed\n";
   };
-  structured = derivation {
-    name = "structured";
-    system = builtins.currentSystem;
-    builder = "/bin/bash";
-    args = [ keep ];
-    __structuredAttrs = true;
-    exportReferencesGraph = { one = [ top source ]; two = [ bottom ]; };
-  };
-  recipe = derivation {
-    name = "recipe";
-    system = builtins.currentSystem;
-    builder = "/bin/bash";
-    args = [ keep ];
-    __structuredAttrs = true;
-    exportReferencesGraph.one = [ top.drvPath ];
-  };
+  mixed = make "mixed" "echo ${fixed} ${source} ${./directory} > $out";
+  mixedText = textOf mixed.drvPath;
+  mixedStructured = structuredOf { one = [ mixed.drvPath ]; };
 }
 "#;
 
@@ -56,6 +68,7 @@ fn on_each(test: impl Fn(&Machine)) {
     for version in NixVersion::ALL {
         let machine = Machine::new(&world, version);
         machine.write("/data/default.nix", EXPRESSION);
+        machine.write("/data/directory/file", "a file in a directory");
         test(&machine);
     }
 }
@@ -134,6 +147,37 @@ fn the_graph_of_a_derivation_has_its_outputs_as_well() {
         let names: BTreeSet<&str> = graph.entries().iter().map(|entry| entry.path.name()).collect();
         let expected = ["bottom", "bottom.drv", "middle", "middle.drv", "top", "top.drv"];
         assert_eq!(names, expected.into());
+    });
+}
+
+#[test]
+fn a_store_without_a_database_says_what_the_database_does_but_for_signatures_and_derivers() {
+    on_each(|machine| {
+        let layout = Layout {
+            real_store_dir: machine.path("/nix/store"),
+            state_dir: machine.path("/nix/var/nix"),
+            ..Layout::system()
+        };
+        for attribute in ["mixedText", "mixedStructured"] {
+            let graph = graph(machine, &build(machine, attribute));
+            let listed = UnregisteredStore::new(layout.clone(), &[graph]);
+            let registered = LocalStore::new(layout.clone(), TrustPolicy::accept_all());
+            let paths = listed.all_paths().unwrap().unwrap();
+            // What is built and its derivation, two sources, a download and its derivation.
+            assert_eq!(paths.len(), 6, "{paths:?}");
+            let mut content_addressed = 0;
+            for path in &paths {
+                let expected = registered.path_info(path).unwrap().unwrap();
+                content_addressed += usize::from(expected.ca.is_some());
+                let expected = PathInfo { deriver: None, signatures: Vec::new(), ..expected };
+                // Asked twice: what was found in files the first time is remembered.
+                for _ in 0..2 {
+                    assert_eq!(listed.path_info(path).unwrap(), Some(expected.clone()));
+                }
+                assert_eq!(listed.derivers(path).unwrap(), registered.derivers(path).unwrap());
+            }
+            assert_eq!(content_addressed, 5);
+        }
     });
 }
 

@@ -123,13 +123,22 @@ fn a_deriver_is_taken_where_there_is_one() {
 #[test]
 fn json_says_what_is_content_addressed_and_text_does_not() {
     let mut value = list();
-    value[0]["ca"] = "text:sha256:0000000000000000000000000000000000000000000000000000".into();
+    let ca = "text:sha256:0000000000000000000000000000000000000000000000000000";
+    value[0]["ca"] = ca.into();
     value[1]["ca"] = Value::Null;
     let said = |graph: ReferencesGraph| -> Vec<Option<bool>> {
         graph.entries().iter().map(|entry| entry.content_addressed).collect()
     };
     assert_eq!(said(parse(value.to_string()).unwrap()), [Some(true), Some(false), Some(false)]);
     assert_eq!(said(parse(plain()).unwrap()), [None; 3]);
+    let stated = |value: &Value| {
+        let entry = parse(value.to_string()).unwrap().entries()[0].clone();
+        (entry.content_addressed, entry.ca.map(|ca| ca.to_string()))
+    };
+    assert_eq!(stated(&value), (Some(true), Some(ca.to_owned())));
+    // In a form that is not known: how, nobody can tell.
+    value[0]["ca"] = json!({"method": "text"});
+    assert_eq!(stated(&value), (Some(true), None));
 }
 
 #[test]

@@ -75,6 +75,15 @@ pub(crate) struct Pack {
     /// root directory of a chroot store
     #[arg(long, env = "NIX_REMOTE", default_value = "auto", value_name = "STORE")]
     pub(crate) store: String,
+    /// Read what this file lists from the files below /nix/store, inside a Nix build: what
+    /// `exportReferencesGraph` or `closureInfo` wrote. No database is asked
+    #[arg(
+        long,
+        value_name = "FILE",
+        value_hint = ValueHint::FilePath,
+        conflicts_with_all = ["base", "file", "expr"]
+    )]
+    pub(crate) references_graph: Vec<PathBuf>,
 }
 
 /// A size as disks and tar have it: `700M`, `4G`, `4GiB`, `4GB`.

@@ -1,47 +1,31 @@
 //! `ferry cache`: making binary caches.
 
-use ferry_cache::{BinaryCache, CacheAddress, Compression, CompressionSetting};
-use ferry_store::Store as _;
-use ferry_store::closure::{closure, unreferenced};
-use ferry_store::facts::ReferencesGraph;
-use ferry_store::local::{Layout, UnregisteredStore};
-use ferry_store::selection::Selection;
+use ferry_cache::{CacheAddress, Compression, CompressionSetting};
 
 use super::copy::{carry, selected};
 use crate::cli::CacheCreate;
 use crate::context::{Context, secret_keys};
 use crate::failure::Failure;
-use crate::installables::Installables;
-use crate::sources::OpenSource;
+use crate::sources::{OpenSource, cache_address, everything, open_cache};
 
 pub(crate) fn create(context: &Context, options: &CacheCreate) -> Result<(), Failure> {
     let address = address(context, options)?;
     let mut keys = secret_keys(&options.what.sign_key)?;
     keys.extend(secret_keys(&address.secret_key_files)?);
-    let http = context.http_options(&options.to)?;
-    let open = |store_dir| {
-        BinaryCache::new(&address, store_dir, &http)
-            .map(|cache| cache.with_scratch_directory(std::env::temp_dir()))
+    let source = OpenSource::listed_or_at(context, &options.references_graph, &options.from)?;
+    let store = source.any_store();
+    let selection = if options.what.installables.is_empty() && source.is_listed() {
+        everything(store)?
+    } else {
+        selected(context, &options.what, &options.from, &source)?
     };
-    if options.references_graph.is_empty() {
-        let source = OpenSource::open(context, &options.from)?;
-        let selection = selected(context, &options.what, &options.from, &source)?;
-        let store = source.any_store();
-        return carry(context, store, &open(store.store_dir())?, selection, &keys);
-    }
-    let store = unregistered(context, options)?;
-    let selection = listed(context, options, &store)?;
-    carry(context, &store, &open(store.store_dir())?, selection, &keys)
+    let cache = open_cache(context, &options.to, &address, store.store_dir())?;
+    carry(context, store, &cache, selection, &keys)
 }
 
 /// Where the cache is, and how to write it.
 fn address(context: &Context, options: &CacheCreate) -> Result<CacheAddress, Failure> {
-    let mut address = if CacheAddress::is_one(&options.to) {
-        CacheAddress::parse(&options.to)?
-    } else {
-        let directory = context.surroundings.working_directory.join(&options.to);
-        CacheAddress::parse(&directory.to_string_lossy())?
-    };
+    let mut address = cache_address(context, &options.to)?;
     let settings = &mut address.settings;
     if options.compression.is_some() || options.compression_level.is_some() {
         let method = match &options.compression {
@@ -57,42 +41,4 @@ fn address(context: &Context, options: &CacheCreate) -> Result<CacheAddress, Fai
     settings.priority = options.priority.or(settings.priority);
     settings.want_mass_query = options.want_mass_query.then_some(true).or(settings.want_mass_query);
     Ok(address)
-}
-
-/// The files that references graphs list.
-fn unregistered(context: &Context, options: &CacheCreate) -> Result<UnregisteredStore, Failure> {
-    let store_dir = context.store_dir()?;
-    let graphs = options
-        .references_graph
-        .iter()
-        .map(|file| ReferencesGraph::read(file, &store_dir).map_err(Failure::new))
-        .collect::<Result<Vec<_>, _>>()?;
-    Ok(UnregisteredStore::new(Layout::below(None, store_dir), &graphs))
-}
-
-/// What is taken of them: everything, unless something is named.
-fn listed(
-    context: &Context,
-    options: &CacheCreate,
-    store: &UnregisteredStore,
-) -> Result<Selection, Failure> {
-    let paths = if options.what.installables.is_empty() {
-        store.all_paths()?.unwrap_or_default()
-    } else {
-        let installables = Installables { context, store_dir: store.store_dir(), store: "auto" };
-        let mut paths = Vec::new();
-        for installable in installables.all(&options.what.installables)? {
-            match installable {
-                ferry_store::installable::Installable::Path(path) => paths.push(path),
-                _ => {
-                    let reason = "with --references-graph, name store paths";
-                    return Err(Failure::usage(reason));
-                }
-            }
-        }
-        paths
-    };
-    let infos = closure(store, &paths)?;
-    let all: Vec<_> = infos.values().cloned().collect();
-    Ok(Selection { roots: unreferenced(&all), infos })
 }

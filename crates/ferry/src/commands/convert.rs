@@ -12,10 +12,11 @@ use serde_json::{Value, json};
 
 use crate::cli::{Convert, Format};
 use crate::context::{Context, secret_keys};
-use crate::conversion::Freight;
+use crate::conversion::{Freight, is_cache};
 use crate::failure::Failure;
 use crate::output;
 use crate::sink::Sink;
+use crate::sources::{cache_address, open_cache};
 
 pub(crate) fn run(context: &Context, options: &Convert) -> Result<(), Failure> {
     let to = match options.to_format {
@@ -26,7 +27,7 @@ pub(crate) fn run(context: &Context, options: &Convert) -> Result<(), Failure> {
         let message = format!("{} has no place for --root and --set", to.describe());
         return Err(Failure::usage(message));
     }
-    if to != Format::Bundle && !options.sign_key.is_empty() {
+    if !matches!(to, Format::Bundle | Format::Cache) && !options.sign_key.is_empty() {
         let message = format!("{} has no place for signatures", to.describe());
         return Err(Failure::usage(message));
     }
@@ -39,6 +40,7 @@ pub(crate) fn run(context: &Context, options: &Convert) -> Result<(), Failure> {
         Format::Bundle => into_bundle(context, options, &freight, roots.clone()),
         Format::Export => into_export(context, options, &freight),
         Format::Drvs => into_directory(context, options, &freight),
+        Format::Cache => into_cache(context, options, &freight),
     };
     let (report, size) = outcome.map_err(|failure| advise(&freight, failure))?;
     let lost = Lost::count(freight.path_infos(), to);
@@ -85,6 +87,9 @@ fn name(format: Format) -> String {
 
 /// What a file of this name is to hold.
 fn guess(output: &Path) -> Result<Format, Failure> {
+    if is_cache(output) {
+        return Ok(Format::Cache);
+    }
     if output.is_dir() || output.as_os_str().as_encoded_bytes().ends_with(b"/") {
         return Ok(Format::Drvs);
     }
@@ -92,7 +97,7 @@ fn guess(output: &Path) -> Result<Format, Failure> {
         Some("ferry") => Ok(Format::Bundle),
         Some("export" | "closure") => Ok(Format::Export),
         _ => Err(Failure::usage(format!("what should {} become?", output.display()))
-            .hint("say so with --to, or name it *.ferry, *.export or DIRECTORY/")),
+            .hint("say so with --to, or name it *.ferry, *.export, DIRECTORY/ or file://…")),
     }
 }
 
@@ -155,12 +160,32 @@ fn into_directory(
     options: &Convert,
     freight: &Freight,
 ) -> Result<(CopyReport, Option<u64>), Failure> {
-    if options.output == Path::new("-") {
-        return Err(Failure::usage("a directory cannot be standard output"));
-    }
+    refuse_stream(options)?;
     let (added, nar_size) =
         write_derivations(freight.store(), freight.path_infos(), &options.output, &*context.bars)?;
     Ok((CopyReport { added, present: 0, nar_size }, None))
+}
+
+fn into_cache(
+    context: &Context,
+    options: &Convert,
+    freight: &Freight,
+) -> Result<(CopyReport, Option<u64>), Failure> {
+    refuse_stream(options)?;
+    let place = options.output.to_string_lossy();
+    let address = cache_address(context, &place)?;
+    let mut keys = secret_keys(&options.sign_key)?;
+    keys.extend(secret_keys(&address.secret_key_files)?);
+    let store = freight.store();
+    let cache = open_cache(context, &place, &address, store.store_dir())?;
+    Ok((copy(store, &cache, offered(freight), &keys, &*context.bars)?, None))
+}
+
+fn refuse_stream(options: &Convert) -> Result<(), Failure> {
+    if options.output == Path::new("-") {
+        return Err(Failure::usage("a directory cannot be standard output"));
+    }
+    Ok(())
 }
 
 /// What had no place in the new format.
@@ -177,7 +202,7 @@ impl Lost {
         let signed = |info: &PathInfo| !info.signatures.is_empty();
         let none = Self::default();
         match to {
-            Format::Bundle => none,
+            Format::Bundle | Format::Cache => none,
             Format::Export => Self {
                 signed: count(&signed),
                 content_addressed: count(&|info| info.ca.is_some()),

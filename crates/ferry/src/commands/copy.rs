@@ -3,10 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use ferry_bundle::{BundleWriter, PackOptions};
-use ferry_cache::{BinaryCache, CacheAddress};
+use ferry_cache::CacheAddress;
 use ferry_formats::keys::SecretKey;
 use ferry_graph::Explorer;
-use ferry_store::closure::{closure, unreferenced};
 use ferry_store::selection::{self, Selection};
 use ferry_store::trust::TrustPolicy;
 use ferry_store::uri::Purpose;
@@ -20,7 +19,7 @@ use crate::installables::Installables;
 use crate::output;
 use crate::queries::Queries;
 use crate::sink::Sink;
-use crate::sources::{OpenSource, add_traces};
+use crate::sources::{OpenSource, add_traces, everything, open_cache};
 
 /// How the name of a bundle ends, where only that tells it from a store.
 const BUNDLE: &str = ".ferry";
@@ -45,9 +44,7 @@ pub(crate) fn run(context: &Context, options: &Copy) -> Result<(), Failure> {
     if CacheAddress::is_one(&options.to) {
         let address = CacheAddress::parse(&options.to)?;
         keys.extend(secret_keys(&address.secret_key_files)?);
-        let http = context.http_options(&options.to)?;
-        let cache = BinaryCache::new(&address, store.store_dir(), &http)?
-            .with_scratch_directory(std::env::temp_dir());
+        let cache = open_cache(context, &options.to, &address, store.store_dir())?;
         return carry(context, store, &cache, selection, &keys);
     }
     let trust = if options.no_check_sigs {
@@ -72,17 +69,6 @@ pub(super) fn carry(
     let _protection = protect(context, store, &selection)?;
     let report = copy(store, destination, selection.infos, keys, &*context.bars)?;
     tell(context, &destination.describe(), &report)
-}
-
-/// Everything that is in a store.
-fn everything(store: &dyn Store) -> Result<Selection, Failure> {
-    let paths = store.all_paths()?.ok_or_else(|| {
-        Failure::new(format!("{} cannot list what is in it", store.describe()))
-            .hint("name what to copy, in place of --all")
-    })?;
-    let infos = closure(store, &paths)?;
-    let all: Vec<_> = infos.values().cloned().collect();
-    Ok(Selection { roots: unreferenced(&all), infos })
 }
 
 /// What the options take out of a store.

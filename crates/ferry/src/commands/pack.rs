@@ -6,7 +6,7 @@ use ferry_store::installable::Installable;
 use ferry_store::leave_out::{Thinned, leave_out};
 use ferry_store::selection::{self, Selection};
 use ferry_store::trust::TrustPolicy;
-use ferry_store::uri::{OpenStore, Purpose};
+use ferry_store::uri::Purpose;
 use ferry_store::{CopyReport, Error, Protection, copy};
 use serde_json::json;
 
@@ -20,7 +20,7 @@ use crate::installables::Installables;
 use crate::output;
 use crate::queries::Queries;
 use crate::sink::{Sink, Written};
-use crate::sources::add_traces;
+use crate::sources::{OpenSource, add_traces};
 use crate::volumes;
 
 pub(crate) fn run(context: &Context, options: &Pack) -> Result<(), Failure> {
@@ -33,10 +33,8 @@ pub(crate) fn run(context: &Context, options: &Pack) -> Result<(), Failure> {
         return Err(Failure::usage("--json needs standard output, which the bundle goes to"));
     }
     let keys = secret_keys(&options.sign_key)?;
-    // Packing trusts the store that it reads: no key decides anything.
-    let trust = TrustPolicy::accept_all();
-    let opened = context.open_store(&options.store, Purpose::Read, trust, false, &[])?;
-    let store = opened.store();
+    let opened = open(context, options)?;
+    let store = opened.any_store();
 
     let installables =
         Installables { context, store_dir: store.store_dir(), store: &options.store };
@@ -81,9 +79,9 @@ pub(crate) fn run(context: &Context, options: &Pack) -> Result<(), Failure> {
     let needed: Vec<String> =
         prerequisites.list().iter().map(|one| store.store_dir().render_path(&one.path)).collect();
     let Thinned { carried, left_out, .. } = thinned;
-    let against = match &base {
-        Some(base) => base.content(&opened, &carried)?,
-        None => None,
+    let against = match (&base, &opened) {
+        (Some(base), OpenSource::Store(opened)) => base.content(opened, &carried)?,
+        _ => None,
     };
     let pack_options = PackOptions {
         set: options.set.clone(),
@@ -136,17 +134,28 @@ pub(crate) fn run(context: &Context, options: &Pack) -> Result<(), Failure> {
     Ok(())
 }
 
+/// What is packed from.
+fn open(context: &Context, options: &Pack) -> Result<OpenSource, Failure> {
+    if !options.references_graph.is_empty() {
+        return OpenSource::listed_or_at(context, &options.references_graph, &options.store);
+    }
+    // Packing trusts the store that it reads: no key decides anything.
+    let trust = TrustPolicy::accept_all();
+    let opened = context.open_store(&options.store, Purpose::Read, trust, false, &[])?;
+    Ok(OpenSource::Store(opened))
+}
+
 /// What is carried of what was named.
 fn selected(
     context: &Context,
     options: &Pack,
-    opened: &OpenStore,
+    opened: &OpenSource,
     named: &[Installable],
     also: &[Installable],
 ) -> Result<Selection, Failure> {
-    let store = opened.store();
+    let store = opened.any_store();
     let mut explorer = Explorer::new(store.store_dir().clone());
-    explorer.add_source(opened.facts());
+    opened.add_to(&mut explorer)?;
     add_traces(&mut explorer, context, &options.trace)?;
     let mut queries = Queries::new(context, explorer, &options.store);
     let set = queries.evaluate_set(&options.query_file, &options.set, named)?;

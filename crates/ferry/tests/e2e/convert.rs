@@ -3,7 +3,7 @@
 use ferry_test_world::{Machine, NixVersion, World};
 
 use crate::support::{
-    Built, assert_store_is_whole, carry, closure, ferry, generate_key, machine, objects,
+    Built, assert_store_is_whole, carry, closure, ferry, files, generate_key, machine, objects,
     on_each_built, pack_runtime, query, shell, sorted,
 };
 
@@ -86,6 +86,57 @@ fn a_bundle_is_the_same_bytes_when_it_comes_back() {
             assert!(bytes(name) == bytes("again"), "{name}");
         }
     });
+}
+
+#[test]
+fn a_bundle_becomes_a_cache_that_every_nix_substitutes_from_and_a_bundle_again() {
+    on_each_built(|world, built| {
+        let Built { machine: ship, top, .. } = built;
+        let key = generate_key(ship, "ship-1");
+        pack_runtime(ship, top, "x.ferry").args(["--sign-key", &key.secret]).succeed();
+        let convert = ["convert", "x.ferry", "--to", "cache", "-o", "cache"];
+        ferry(ship, convert).succeed();
+        // What `ferry copy` makes, as it is the same operation.
+        ferry(ship, ["copy", "--all", "--from", "x.ferry", "--to", "file:///data/copied"])
+            .succeed();
+        let in_cache = files(&ship.path("/data/cache"));
+        assert!(in_cache == files(&ship.path("/data/copied")));
+        // A second time there is nothing to do, and what there is to become shows.
+        let again = ferry(ship, ["convert", "x.ferry", "-o", "cache", "--json"]).succeed();
+        let told: serde_json::Value = serde_json::from_str(&again.text()).unwrap();
+        assert_eq!((&told["toFormat"], &told["paths"]), (&"cache".into(), &0.into()));
+
+        ferry(ship, ["convert", "cache", "-o", "again.ferry"])
+            .args(["--sign-key", &key.secret])
+            .succeed();
+        assert!(ship.read("/data/x.ferry") == ship.read("/data/again.ferry"));
+
+        let island = machine(world, ship.version());
+        island.copy_in(ship.path("/data/cache"), "/data/cache");
+        island.configure("substituters = file:///data/cache");
+        island.configure(&format!("trusted-public-keys = {}", key.public));
+        island.command("nix-store").args(["--realise", top]).ok();
+        assert_eq!(closure(&island, top), closure(ship, top));
+    });
+}
+
+#[test]
+fn an_address_says_how_a_cache_is_written_and_a_cache_has_no_place_for_a_set() {
+    let Some(world) = World::open() else { return };
+    let built = Built::new(&world, NixVersion::V2_34);
+    let Built { machine, top, .. } = &built;
+    pack_runtime(machine, top, "x.ferry").succeed();
+    let to = "file:///data/cache?compression=none";
+    ferry(machine, ["convert", "x.ferry", "-o", to]).succeed();
+    let plain = files(&machine.path("/data/cache"));
+    assert!(plain.keys().any(|name| name.ends_with(".nar")), "{:?}", plain.keys());
+    ferry(machine, ["convert", "file:///data/cache", "-o", "x.export"]).succeed();
+
+    let set = ferry(machine, ["convert", "x.ferry", "-o", to, "--set", "runtime"]).fails();
+    assert_eq!(set.code(), 2);
+    assert!(set.stderr.contains("a binary cache has no place for --root and --set"));
+    let stream = ferry(machine, ["convert", "x.ferry", "--to", "cache", "-o", "-"]).fails();
+    assert_eq!(stream.code(), 2);
 }
 
 #[test]

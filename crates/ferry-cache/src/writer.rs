@@ -94,7 +94,7 @@ impl CacheWriter {
                     .map_err(CacheError::io("make the directory", nars.display()))?;
                 Staging::create(cache)?
             }
-            Place::Web { .. } => Staging::temporary(scratch)?,
+            Place::Web { .. } | Place::Bucket(_) => Staging::temporary(scratch)?,
         });
         describe(place, store_dir, settings, &staging)?;
         let threads = settings

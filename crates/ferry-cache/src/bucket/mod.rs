@@ -34,6 +34,7 @@ use crate::place::{CACHE_INFO, Listed};
 
 pub(crate) use address::BucketAddress;
 use transport::{Long, Transport};
+use upload::Slots;
 
 /// A bucket, or what is below one name in it.
 pub(crate) struct Bucket {
@@ -45,6 +46,7 @@ pub(crate) struct Bucket {
     prefix: String,
     storage_class: Option<String>,
     connections: usize,
+    slots: Slots,
 }
 
 impl Bucket {
@@ -87,6 +89,7 @@ impl Bucket {
             prefix: address.prefix().to_owned(),
             storage_class: address.storage_class.clone(),
             connections: options.connections.max(1),
+            slots: Slots::new(),
         })
     }
 

@@ -7,6 +7,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
+use crossbeam_channel::{Receiver, Sender, bounded};
 use ferry_store::parallel::in_parallel;
 use object_store::multipart::{MultipartStore as _, PartId};
 use object_store::path::Path as Key;
@@ -17,14 +18,49 @@ use object_store::{
 use super::Bucket;
 use crate::CacheError;
 
-/// What is larger goes in parts. S3 takes no more than 5 GiB in one piece.
-const WHOLE: u64 = 16 << 20;
-/// Bytes to a part: between 5 MiB and 5 GiB. All are of one size, as some servers want it.
+/// Bytes to a part: between 5 MiB and 5 GiB. All are of one size, as some servers want it. What is
+/// no larger goes in one piece.
 const PART: u64 = 8 << 20;
 /// There are no more parts than this.
 const MAX_PARTS: u64 = 10_000;
-/// How many parts of a file are under way at a time. Each is held in memory.
-const PARTS_AT_A_TIME: usize = 2;
+/// How many parts of a file are under way at a time.
+const PARTS_AT_A_TIME: usize = 4;
+/// How many parts are, of all files together. Each is held in memory.
+const SLOTS: usize = 6;
+/// What is no larger, in bytes, needs no slot.
+const SMALL: u64 = 256 << 10;
+
+/// The room for parts in memory.
+pub(super) struct Slots {
+    taken: Sender<()>,
+    given_back: Receiver<()>,
+}
+
+/// A part's room, until this is dropped.
+struct Slot<'a>(&'a Receiver<()>);
+
+impl Slots {
+    pub(super) fn new() -> Self {
+        let (taken, given_back) = bounded(SLOTS);
+        Self { taken, given_back }
+    }
+
+    /// Waits for room, where that is needed for so many bytes.
+    fn wait_for(&self, size: u64) -> Option<Slot<'_>> {
+        if size <= SMALL {
+            return None;
+        }
+        // There is a receiver as long as there is a sender.
+        let _ = self.taken.send(());
+        Some(Slot(&self.given_back))
+    }
+}
+
+impl Drop for Slot<'_> {
+    fn drop(&mut self) {
+        let _ = self.0.try_recv();
+    }
+}
 
 impl Bucket {
     /// Puts a file under a name, whatever is there.
@@ -43,7 +79,8 @@ impl Bucket {
         let reading = || CacheError::io("read", file.display());
         let open = File::open(file).map_err(reading())?;
         let size = open.metadata().map_err(reading())?.len();
-        if size <= WHOLE {
+        if size <= PART {
+            let _slot = self.slots.wait_for(size);
             let bytes = fs::read(file).map_err(reading())?;
             let options = PutOptions { attributes, ..PutOptions::default() };
             let put = self.store.put_opts(&key, PutPayload::from(bytes), options);
@@ -84,6 +121,7 @@ impl Bucket {
         in_parallel(&numbers, PARTS_AT_A_TIME, |number| {
             let start = part.saturating_mul(*number as u64);
             let length = part.min(size.saturating_sub(start));
+            let _slot = self.slots.wait_for(length);
             let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
             file.read_exact_at(&mut bytes, start).map_err(CacheError::io("read", name))?;
             let payload = PutPayload::from(bytes);

@@ -28,6 +28,7 @@ mod interrupted;
 mod inventory;
 mod output;
 mod query;
+mod s3;
 mod salvage;
 mod seed;
 mod stores;

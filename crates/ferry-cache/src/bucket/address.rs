@@ -87,12 +87,11 @@ impl BucketAddress {
     pub(crate) fn url(&self, region: Option<&str>) -> Result<String, String> {
         let region = self.region_or(region);
         let bucket = &self.bucket;
-        let (base, is_amazon) = match &self.endpoint {
-            None => (format!("s3.{region}.amazonaws.com"), true),
-            Some(endpoint) => (endpoint.trim_end_matches('/').to_owned(), false),
-        };
-        let (scheme, rest) =
-            base.split_once("://").unwrap_or((self.scheme.as_deref().unwrap_or("https"), &base));
+        let usual = self.scheme.as_deref().unwrap_or("https");
+        let amazon = format!("s3.{region}.amazonaws.com");
+        let base = self.endpoint.as_deref().unwrap_or(&amazon);
+        let (scheme, rest) = base.split_once("://").unwrap_or((usual, base));
+        let rest = rest.trim_end_matches('/');
         // Certificates are for one name below Amazon's, not for two.
         let is_dotted = bucket.contains('.');
         if self.style == Style::Virtual && is_dotted {
@@ -101,7 +100,7 @@ impl BucketAddress {
             ));
         }
         let is_virtual = match self.style {
-            Style::Auto => is_amazon && !is_dotted,
+            Style::Auto => self.endpoint.is_none() && !is_dotted,
             style => style == Style::Virtual,
         };
         let url = if is_virtual {

@@ -15,13 +15,13 @@ pub(super) fn explain(body: &[u8]) -> String {
     let Some(code) = element(&text, "Code").filter(|code| is_code(code)) else {
         return beginning(body);
     };
-    let mut message = harmless(element(&text, "Message").unwrap_or_default().trim());
+    let mut told = vec![harmless(element(&text, "Message").unwrap_or_default().trim())];
     // Who asked in the wrong place is told the right one.
     for name in ["Region", "Endpoint"] {
-        if let Some(value) = element(&text, name) {
-            message.push_str(&format!(" ({name}: {})", harmless(value)));
-        }
+        told.extend(element(&text, name).map(|value| format!("({name}: {})", harmless(value))));
     }
+    told.retain(|part| !part.is_empty());
+    let message = told.join(" ");
     format!("{code}{END}{message}")
 }
 

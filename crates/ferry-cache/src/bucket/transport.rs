@@ -15,11 +15,11 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use ferry_store::http::{Exchange, HttpClient, HttpError, Method, Response};
 use http_body::{Body, Frame};
-use object_store::ClientOptions;
 use object_store::client::{
     HttpClient as Client, HttpConnector, HttpError as ClientError, HttpErrorKind, HttpRequest,
     HttpRequestBody, HttpResponse, HttpResponseBody, HttpService,
 };
+use object_store::{ClientOptions, HeaderValue};
 
 use super::problem;
 
@@ -52,8 +52,10 @@ impl HttpConnector for Transport {
 #[async_trait]
 impl HttpService for Transport {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, ClientError> {
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
         let body = collect(body).await?;
+        // What is compressed on the way has lost its length when it arrives.
+        parts.headers.insert("accept-encoding", HeaderValue::from_static("identity"));
         let is_long = parts.extensions.get::<Long>().is_some();
         let exchange = Exchange {
             method: &parts.method,
@@ -65,16 +67,17 @@ impl HttpService for Transport {
         };
         let response = self.0.exchange(exchange).map_err(carry)?;
         let (mut head, reader) = response.into_parts();
+        let has_length = head.headers.contains_key("content-length");
         let reader = Answer {
             reader: Mutex::new(reader),
-            left: if is_long { u64::MAX } else { MAX_ANSWER },
+            left: if is_long && has_length { u64::MAX } else { MAX_ANSWER },
             url: parts.uri.to_string().split('?').next().unwrap_or_default().to_owned(),
         };
-        let body = if parts.method == Method::GET && head.headers.contains_key("content-length") {
+        let body = if parts.method == Method::GET && has_length {
             HttpResponseBody::new(reader)
         } else {
-            // What is read to its end leaves the connection usable. An answer that was
-            // decompressed on the way has lost its length, which is asked for.
+            // What is read to its end leaves the connection usable. A file that is stored
+            // compressed, and says so, was decompressed on the way; its length is asked for.
             let bytes = reader.read_all()?;
             if parts.method == Method::GET {
                 head.headers.insert("content-length", bytes.len().into());

@@ -1,6 +1,7 @@
 //! Binary caches in buckets: a real Nix and a real server that speaks S3 on the other side.
 
 use std::fs;
+use std::path::Path;
 
 use ferry_test_world::{MachineCommand, NixVersion, S3Server, World};
 
@@ -128,10 +129,47 @@ fn answers_of_one_bucket_are_not_taken_for_those_of_another_with_its_name() {
 }
 
 #[test]
+fn a_copy_that_is_killed_leaves_what_is_whole_and_the_next_one_goes_on() {
+    let (Some(world), Some(server)) = (World::open(), S3Server::start()) else { return };
+    let sender = sender(&world);
+    let machine = &sender.machine;
+    for moment in [1, 2, 5, 9] {
+        let bucket = format!("cache-{moment}");
+        let directory = server.bucket(&bucket);
+        let to = address(&server, &bucket, "");
+        let copy = || ferry(machine, ["copy", &sender.derivation, "--set", "recipe", "--to", &to]);
+        let mut running = copy().online().spawn();
+        while running.is_running() && files(&directory).len() < moment {}
+        running.kill();
+        let narinfos = assert_whole(&directory);
+        copy().online().ok();
+        let all = assert_whole(&directory);
+        assert!(narinfos <= all && all > 1, "{narinfos} of {all}");
+    }
+}
+
+/// Every narinfo has its NAR, and the narinfos of all that it refers to. Returns how many there are.
+fn assert_whole(directory: &Path) -> usize {
+    let files = files(directory);
+    let mut count = 0;
+    for (name, text) in files.iter().filter(|(name, _)| name.ends_with(".narinfo")) {
+        count += 1;
+        let text = String::from_utf8_lossy(text);
+        let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        let size: usize = field("FileSize: ").parse().unwrap();
+        assert_eq!(files.get(field("URL: ")).map(Vec::len), Some(size), "{name}");
+        for reference in field("References: ").split_whitespace() {
+            assert!(files.contains_key(&format!("{}.narinfo", &reference[..32])), "{reference}");
+        }
+    }
+    count
+}
+
+#[test]
 fn an_address_that_makes_no_sense_is_refused_as_such() {
     let Some(world) = World::open() else { return };
     let machine = machine(&world, NixVersion::V2_34);
-    for (to, said) in [
+    for (from, said) in [
         ("s3://", "behind `s3://` stands the name of a bucket"),
         ("s3://b?scheme=ftp", "`scheme=ftp`"),
         ("s3://b?addressing-style=odd", "`addressing-style=odd`"),
@@ -139,8 +177,8 @@ fn an_address_that_makes_no_sense_is_refused_as_such() {
         ("s3://b?narinfo-compression=br", "`narinfo-compression`"),
         ("file:///data/x?region=eu-west-1", "`region` is not known"),
     ] {
-        let failed = ferry(&machine, ["copy", "--all", "--to", to]).fails();
-        assert_eq!(failed.code(), 2, "{to}: {}", failed.stderr);
-        assert!(failed.stderr.contains(said), "{to}: {}", failed.stderr);
+        let failed = ferry(&machine, ["copy", "--all", "--from", from, "--to", "/data/y"]).fails();
+        assert_eq!(failed.code(), 2, "{from}: {}", failed.stderr);
+        assert!(failed.stderr.contains(said), "{from}: {}", failed.stderr);
     }
 }

@@ -13,7 +13,6 @@ use ferry_store::parallel::in_parallel;
 use ferry_store::{Destination, NarVisitor, Result, SignatureCheck, Store, StoreWriter};
 
 use crate::compression::Compression;
-use crate::directory;
 use crate::place::{CACHE_INFO, Place};
 use crate::writer::{CacheWriter, WriteSettings};
 use crate::{CacheAddress, CacheError, CacheFacts, reader};
@@ -220,21 +219,20 @@ impl Store for BinaryCache {
 
     fn all_paths(&self) -> Result<Option<Vec<StorePath>>> {
         self.check()?;
-        let Place::Directory(directory) = self.place.as_ref() else { return Ok(None) };
-        let mut paths = Vec::new();
+        let Some(names) = self.place.narinfo_names()? else { return Ok(None) };
         // The name of a file has no more than the hash part of a path.
-        for name in directory::narinfo_names(directory)? {
-            if let Some(text) = self.place.get(&name)? {
-                let narinfo = self.parse_any(&name, &text)?;
-                if narinfo::file_name(&narinfo.info.path) != name {
-                    let found = self.store_dir.render_path(&narinfo.info.path);
-                    let url = self.place.shown_file(&name);
-                    let expected = "the path of that hash".to_owned();
-                    return Err(CacheError::OtherPath { url, found, expected }.into());
-                }
-                paths.push(narinfo.info.path);
+        let found = in_parallel(&names, self.place.connections(), |name| {
+            let Some(text) = self.place.get(name)? else { return Ok(None) };
+            let narinfo = self.parse_any(name, &text)?;
+            if narinfo::file_name(&narinfo.info.path) != *name {
+                let found = self.store_dir.render_path(&narinfo.info.path);
+                let url = self.place.shown_file(name);
+                let expected = "the path of that hash".to_owned();
+                return Err(CacheError::OtherPath { url, found, expected });
             }
-        }
+            Ok(Some(narinfo.info.path))
+        })?;
+        let mut paths: Vec<StorePath> = found.into_iter().flatten().collect();
         paths.sort();
         Ok(Some(paths))
     }

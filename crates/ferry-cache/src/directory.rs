@@ -17,7 +17,7 @@ use crate::CacheError;
 use crate::place::Listed;
 
 /// How the names of our directories begin.
-const PREFIX: &str = ".ferry-";
+pub(crate) const PREFIX: &str = ".ferry-";
 /// Characters in the hash part of a store path.
 const HASH_PART: usize = 32;
 /// The directories that Nix makes when it opens a cache, if only to read it
@@ -42,12 +42,17 @@ pub(crate) fn narinfo_names(directory: &Path) -> Result<Vec<String>, CacheError>
     for entry in fs::read_dir(directory).map_err(failed)? {
         let name = entry.map_err(failed)?.file_name();
         let Some(name) = name.to_str() else { continue };
-        if name.strip_suffix(".narinfo").is_some_and(|hash| hash.len() == HASH_PART) {
+        if is_narinfo(name) {
             names.push(name.to_owned());
         }
     }
     names.sort();
     Ok(names)
+}
+
+/// Whether this is the name of a narinfo.
+pub(crate) fn is_narinfo(name: &str) -> bool {
+    name.strip_suffix(".narinfo").is_some_and(|hash| hash.len() == HASH_PART && !hash.contains('/'))
 }
 
 /// Hands over the files of a cache whose names begin with `prefix`, our own directories left out.

@@ -92,7 +92,7 @@ impl CacheWriter {
                 directory::make_directories(cache)?;
                 Staging::create(cache)?
             }
-            Place::Web { .. } => Staging::temporary(scratch)?,
+            Place::Web { .. } | Place::Bucket(_) => Staging::temporary(scratch)?,
         });
         describe(place, store_dir, settings, &staging)?;
         let threads = settings

@@ -58,7 +58,7 @@ fn chain() -> Objects {
 }
 
 /// Every narinfo has its NAR, and the narinfos of all that it refers to. Returns how many there are.
-fn count_whole(directory: &std::path::Path) -> usize {
+pub(crate) fn count_whole(directory: &std::path::Path) -> usize {
     let files = files(directory);
     let infos: Vec<_> = files.iter().filter(|(name, _)| name.ends_with(".narinfo")).collect();
     for (_, text) in &infos {

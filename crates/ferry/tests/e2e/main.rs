@@ -29,6 +29,7 @@ mod inventory;
 mod nix_functions;
 mod output;
 mod query;
+mod s3;
 mod salvage;
 mod seed;
 mod stores;

@@ -18,23 +18,6 @@ use crate::place::Listed;
 
 /// How the names of our directories begin.
 const PREFIX: &str = ".ferry-";
-/// Characters in the hash part of a store path.
-const HASH_PART: usize = 32;
-
-/// The names of the narinfos in a cache, in order.
-pub(crate) fn narinfo_names(directory: &Path) -> Result<Vec<String>, CacheError> {
-    let failed = |source| CacheError::io("list", directory.display())(source);
-    let mut names = Vec::new();
-    for entry in fs::read_dir(directory).map_err(failed)? {
-        let name = entry.map_err(failed)?.file_name();
-        let Some(name) = name.to_str() else { continue };
-        if name.strip_suffix(".narinfo").is_some_and(|hash| hash.len() == HASH_PART) {
-            names.push(name.to_owned());
-        }
-    }
-    names.sort();
-    Ok(names)
-}
 
 /// Hands over the files of a cache whose names begin with `prefix`, our own directories left out.
 pub(crate) fn list(

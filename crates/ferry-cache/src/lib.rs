@@ -16,6 +16,7 @@ mod listing;
 mod place;
 mod publish;
 mod reader;
+mod walk;
 mod writer;
 
 pub use address::CacheAddress;

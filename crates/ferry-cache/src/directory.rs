@@ -109,7 +109,17 @@ fn make(parent: &Path) -> Result<TempDir, CacheError> {
 }
 
 fn sweep(cache: &Path) -> Result<(), CacheError> {
+    for (directory, _lock) in abandoned(cache)? {
+        let left = fs::remove_dir_all(&directory);
+        tracing::debug!(directory = %directory.display(), ?left, "swept");
+    }
+    Ok(())
+}
+
+/// The directories of writers that are no longer alive, each with what keeps another from it.
+pub(crate) fn abandoned(cache: &Path) -> Result<Vec<(PathBuf, File)>, CacheError> {
     let failed = |source| CacheError::io("list", cache.display())(source);
+    let mut abandoned = Vec::new();
     for entry in fs::read_dir(cache).map_err(failed)? {
         let entry = entry.map_err(failed)?;
         let is_ours = entry.file_name().to_string_lossy().starts_with(PREFIX)
@@ -119,9 +129,8 @@ fn sweep(cache: &Path) -> Result<(), CacheError> {
         }
         let Ok(handle) = File::open(entry.path()) else { continue };
         if rustix::fs::flock(&handle, FlockOperation::NonBlockingLockExclusive).is_ok() {
-            let left = fs::remove_dir_all(entry.path());
-            tracing::debug!(directory = %entry.path().display(), ?left, "swept");
+            abandoned.push((entry.path(), handle));
         }
     }
-    Ok(())
+    Ok(abandoned)
 }

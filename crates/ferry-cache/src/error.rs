@@ -46,6 +46,14 @@ pub enum CacheError {
         /// Its address.
         cache: String,
     },
+    /// What an earlier check is said to have found cannot be used.
+    #[error("{file} cannot be used to go on from: {reason}")]
+    BadState {
+        /// The file.
+        file: String,
+        /// Why not.
+        reason: String,
+    },
     /// It is of another store.
     #[error("binary cache {cache} is of paths below {found}, not below {expected}")]
     OtherStore {

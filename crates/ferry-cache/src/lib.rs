@@ -16,6 +16,7 @@ mod listing;
 mod place;
 mod publish;
 mod reader;
+mod verify;
 mod walk;
 mod writer;
 
@@ -24,4 +25,8 @@ pub use cache::BinaryCache;
 pub use compression::{Compression, CompressionSetting};
 pub use error::CacheError;
 pub use facts::CacheFacts;
+pub use verify::{
+    BadPercentage, Fault, FaultKind, Percentage, ReadData, Sample, VerifyOptions, VerifyReport,
+    VerifyState,
+};
 pub use writer::WriteSettings;

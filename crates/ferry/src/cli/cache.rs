@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueHint};
 
 use super::Trust;
+use super::cache_verify::{self, CacheVerify};
 
 pub(super) const COPY_EXAMPLES: &str = "\
 Examples:
@@ -75,6 +76,9 @@ pub(crate) enum Cache {
     /// Make a binary cache, or add to one
     #[command(after_help = CACHE_EXAMPLES)]
     Create(CacheCreate),
+    /// Check a binary cache; the exit code is 1 if something is wrong
+    #[command(after_help = cache_verify::EXAMPLES)]
+    Verify(CacheVerify),
 }
 
 #[derive(Args)]

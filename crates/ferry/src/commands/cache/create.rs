@@ -1,4 +1,4 @@
-//! `ferry cache`: making binary caches.
+//! `ferry cache create`: making binary caches.
 
 use ferry_cache::{BinaryCache, CacheAddress, Compression, CompressionSetting};
 use ferry_store::Store as _;
@@ -7,14 +7,14 @@ use ferry_store::facts::ReferencesGraph;
 use ferry_store::local::{Layout, UnregisteredStore};
 use ferry_store::selection::Selection;
 
-use super::copy::{carry, selected};
+use super::store_paths;
 use crate::cli::CacheCreate;
+use crate::commands::copy::{carry, selected};
 use crate::context::{Context, secret_keys};
 use crate::failure::Failure;
-use crate::installables::Installables;
 use crate::sources::OpenSource;
 
-pub(crate) fn create(context: &Context, options: &CacheCreate) -> Result<(), Failure> {
+pub(super) fn run(context: &Context, options: &CacheCreate) -> Result<(), Failure> {
     let address = address(context, options)?;
     let mut keys = secret_keys(&options.what.sign_key)?;
     keys.extend(secret_keys(&address.secret_key_files)?);
@@ -36,12 +36,7 @@ pub(crate) fn create(context: &Context, options: &CacheCreate) -> Result<(), Fai
 
 /// Where the cache is, and how to write it.
 fn address(context: &Context, options: &CacheCreate) -> Result<CacheAddress, Failure> {
-    let mut address = if CacheAddress::is_one(&options.to) {
-        CacheAddress::parse(&options.to)?
-    } else {
-        let directory = context.surroundings.working_directory.join(&options.to);
-        CacheAddress::parse(&directory.to_string_lossy())?
-    };
+    let mut address = super::address(context, &options.to)?;
     let settings = &mut address.settings;
     if options.compression.is_some() || options.compression_level.is_some() {
         let method = match &options.compression {
@@ -79,18 +74,7 @@ fn listed(
     let paths = if options.what.installables.is_empty() {
         store.all_paths()?.unwrap_or_default()
     } else {
-        let installables = Installables { context, store_dir: store.store_dir(), store: "auto" };
-        let mut paths = Vec::new();
-        for installable in installables.all(&options.what.installables)? {
-            match installable {
-                ferry_store::installable::Installable::Path(path) => paths.push(path),
-                _ => {
-                    let reason = "with --references-graph, name store paths";
-                    return Err(Failure::usage(reason));
-                }
-            }
-        }
-        paths
+        store_paths(context, store.store_dir(), &options.what.installables)?
     };
     let infos = closure(store, &paths)?;
     let all: Vec<_> = infos.values().cloned().collect();

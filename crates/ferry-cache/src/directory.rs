@@ -43,6 +43,11 @@ pub(crate) fn list(
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 metadata => metadata.map_err(failed)?,
             };
+            // A file that stands somewhere else counts for what is there.
+            let metadata = match metadata.is_symlink().then(|| fs::metadata(entry.path())) {
+                Some(Ok(there)) if there.is_file() => there,
+                _ => metadata,
+            };
             if metadata.is_dir() {
                 let below = format!("{name}/");
                 if below.starts_with(prefix) || prefix.starts_with(&below) {

@@ -151,7 +151,10 @@ impl<R: Read, F: FnMut(&[u8])> Read for Hashed<R, F> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let left = self.left.map_or(usize::MAX, |left| usize::try_from(left).unwrap_or(usize::MAX));
         let limit = buffer.len().min(left);
-        let buffer = buffer.get_mut(..limit).unwrap_or_default();
+        // A decoder that is asked for nothing may take it amiss.
+        let Some(buffer) = buffer.get_mut(..limit).filter(|buffer| !buffer.is_empty()) else {
+            return Ok(0);
+        };
         let read = self.inner.read(buffer).inspect_err(|error| {
             if error.kind() != io::ErrorKind::Interrupted {
                 self.failure.get_or_insert_with(|| error.to_string());

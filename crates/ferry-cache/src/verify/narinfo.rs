@@ -14,6 +14,7 @@ use serde::de::IgnoredAny;
 use super::names::Names;
 use super::{Fault, FaultKind};
 use crate::compression::Compression;
+use crate::place::MAX_SIZE;
 use crate::walk::Found;
 use crate::{BinaryCache, CacheError};
 
@@ -54,7 +55,8 @@ impl Look<'_> {
         let Found { text, narinfo } = match found {
             Ok(found) => found,
             Err(error) => {
-                looked.faults.push(unreadable(name, error)?);
+                let is_large = self.names.file(name).is_some_and(|(size, _)| size > MAX_SIZE);
+                looked.faults.push(unreadable(name, is_large, error)?);
                 return Ok(looked);
             }
         };
@@ -138,11 +140,13 @@ impl Look<'_> {
         let fingerprint = info.fingerprint(store_dir);
         let keys = &self.trust.trusted_public_keys;
         let mut is_signed = false;
+        let mut is_bad = false;
         for signature in &info.signatures {
             // There may be several keys of a name.
             if signature.verify(fingerprint.as_bytes(), keys).unwrap_or(false) {
                 is_signed = true;
             } else if keys.iter().any(|key| key.name == signature.key_name) {
+                is_bad = true;
                 let key = harmless(&signature.key_name);
                 let message = format!("the key `{key}` that is trusted has not made its signature");
                 found(FaultKind::BadSignature, name, message);
@@ -150,7 +154,8 @@ impl Look<'_> {
         }
         let proves_itself = info.ca.as_ref().is_some_and(content_address::can_be_proved)
             && info.is_content_addressed(store_dir);
-        if self.trust.require_signatures && !is_signed && !proves_itself {
+        // One fault is told once.
+        if self.trust.require_signatures && !is_signed && !is_bad && !proves_itself {
             let names: Vec<String> =
                 info.signatures.iter().map(|signature| harmless(&signature.key_name)).collect();
             match names.as_slice() {
@@ -206,7 +211,7 @@ pub(crate) fn signature_lines(text: &str) -> impl Iterator<Item = &str> {
 }
 
 /// A narinfo that cannot be made sense of. What a server says about itself ends everything.
-fn unreadable(name: &str, error: CacheError) -> Result<Fault, CacheError> {
+fn unreadable(name: &str, is_large: bool, error: CacheError) -> Result<Fault, CacheError> {
     let (kind, message) = match error {
         CacheError::BadNarinfo { reason, beginning, .. } => {
             let begins = ferry_store::message::Begins(&beginning);
@@ -215,6 +220,7 @@ fn unreadable(name: &str, error: CacheError) -> Result<Fault, CacheError> {
         CacheError::OtherPath { found, .. } => {
             (FaultKind::OtherPath, format!("it is about {found}"))
         }
+        CacheError::Io { source, .. } if is_large => (FaultKind::BadNarinfo, source.to_string()),
         CacheError::Io { source, .. } => (FaultKind::Unreadable, source.to_string()),
         error => return Err(error),
     };

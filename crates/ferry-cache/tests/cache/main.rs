@@ -16,3 +16,4 @@ mod nix_facts;
 mod nix_reads;
 mod nix_writes;
 mod round_trip;
+mod verify;

@@ -22,7 +22,7 @@ pub struct BinaryCache {
     pub(crate) place: Arc<Place>,
     pub(crate) store_dir: StoreDir,
     settings: WriteSettings,
-    scratch: PathBuf,
+    pub(crate) scratch: PathBuf,
     /// Set once its `nix-cache-info` was looked at.
     checked: OnceLock<()>,
     /// Where the NARs of the paths are that it was asked about.

@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use tempfile::TempDir;
 
 use crate::CacheError;
-use crate::place::Listed;
+use crate::place::{Listed, Place};
 
 /// How the names of our directories begin.
 const PREFIX: &str = ".ferry-";
@@ -72,7 +72,7 @@ pub(crate) struct Staging {
 
 impl Staging {
     /// Makes one inside `cache`, and removes those of writers that are no longer alive.
-    pub(crate) fn create(cache: &Path) -> Result<Self, CacheError> {
+    fn create(cache: &Path) -> Result<Self, CacheError> {
         sweep(cache)?;
         loop {
             let directory = make(cache)?;
@@ -86,8 +86,17 @@ impl Staging {
         }
     }
 
+    /// Makes one for what goes to `place`: inside of it or, where that is elsewhere, in `scratch`.
+    pub(crate) fn beside(place: &Place, scratch: &Path) -> Result<Self, CacheError> {
+        if let Place::Directory(cache) = place {
+            Self::create(cache)
+        } else {
+            Self::temporary(scratch)
+        }
+    }
+
     /// Makes one for what goes elsewhere.
-    pub(crate) fn temporary(scratch: &Path) -> Result<Self, CacheError> {
+    fn temporary(scratch: &Path) -> Result<Self, CacheError> {
         let directory = make(scratch)?;
         let failed = CacheError::io("open", directory.path().display());
         let handle = File::open(directory.path()).map_err(failed)?;

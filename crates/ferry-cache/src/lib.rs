@@ -16,6 +16,7 @@ mod listing;
 mod place;
 mod publish;
 mod reader;
+mod sign;
 mod verify;
 mod walk;
 mod writer;
@@ -25,6 +26,7 @@ pub use cache::BinaryCache;
 pub use compression::{Compression, CompressionSetting};
 pub use error::CacheError;
 pub use facts::CacheFacts;
+pub use sign::{SignOptions, SignReport, ToSign};
 pub use verify::{
     BadPercentage, Fault, FaultKind, Percentage, ReadData, Sample, VerifyOptions, VerifyReport,
     VerifyState,

@@ -87,15 +87,12 @@ impl CacheWriter {
         settings: &WriteSettings,
         plan: &Plan,
     ) -> Result<Self> {
-        let staging = Arc::new(match place.as_ref() {
-            Place::Directory(cache) => {
-                let nars = cache.join("nar");
-                fs::create_dir_all(&nars)
-                    .map_err(CacheError::io("make the directory", nars.display()))?;
-                Staging::create(cache)?
-            }
-            Place::Web { .. } => Staging::temporary(scratch)?,
-        });
+        if let Place::Directory(cache) = place.as_ref() {
+            let nars = cache.join("nar");
+            fs::create_dir_all(&nars)
+                .map_err(CacheError::io("make the directory", nars.display()))?;
+        }
+        let staging = Arc::new(Staging::beside(place, scratch)?);
         describe(place, store_dir, settings, &staging)?;
         let threads = settings
             .threads

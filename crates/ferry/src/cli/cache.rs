@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueHint};
 
 use super::Trust;
+use super::cache_sign::{self, CacheSign};
 use super::cache_verify::{self, CacheVerify};
 
 pub(super) const COPY_EXAMPLES: &str = "\
@@ -79,6 +80,9 @@ pub(crate) enum Cache {
     /// Check a binary cache; the exit code is 1 if something is wrong
     #[command(after_help = cache_verify::EXAMPLES)]
     Verify(CacheVerify),
+    /// Sign what is in a binary cache, or take signatures away
+    #[command(after_help = cache_sign::EXAMPLES)]
+    Sign(CacheSign),
 }
 
 #[derive(Args)]

@@ -1,6 +1,7 @@
 //! `ferry cache`: binary caches, made and looked after.
 
 mod create;
+mod sign;
 mod verify;
 
 use std::process::ExitCode;
@@ -17,6 +18,7 @@ use crate::installables::Installables;
 pub(super) fn run(context: &Context, command: &Cache) -> Result<ExitCode, Failure> {
     match command {
         Cache::Create(options) => create::run(context, options).map(|()| ExitCode::SUCCESS),
+        Cache::Sign(options) => sign::run(context, options),
         Cache::Verify(options) => verify::run(context, options),
     }
 }

@@ -16,4 +16,5 @@ mod nix_facts;
 mod nix_reads;
 mod nix_writes;
 mod round_trip;
+mod sign;
 mod verify;

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use base64::Engine as _;
 use ferry_cache::{
     Compression, FaultKind, ReadData, Sample, VerifyOptions, VerifyReport, VerifyState,
 };
@@ -17,13 +16,13 @@ use ferry_store::trust::TrustPolicy;
 use ferry_test_world::{NixVersion, World};
 use tempfile::TempDir;
 
-use crate::support::{Objects, address, all, built, open, parse, path, serve, store_of};
+use crate::support::{
+    Objects, address, all, built, key, key_text, open, parse, path, serve, store_of,
+};
 
-/// A key made here from a fixed seed.
-fn key() -> SecretKey {
-    let pair = ed25519_dalek::SigningKey::from_bytes(&[7; 32]).to_keypair_bytes();
-    let encoded = base64::engine::general_purpose::STANDARD.encode(pair);
-    SecretKey::parse(&format!("harbour-1:{encoded}")).unwrap()
+/// The key that all of it is signed with.
+fn harbour() -> SecretKey {
+    key("harbour-1", 7)
 }
 
 /// A cache to be damaged: signed, with listings.
@@ -44,16 +43,14 @@ impl Cache {
         objects.add("top", b"on top", &["middle"]);
         let directory = tempfile::tempdir().unwrap();
         let cache = open(&address(directory.path(), &format!("write-nar-listing=1&{parameters}")));
-        copy(&objects.store(), &cache, all(&objects.store()), &[key()], &Silent).unwrap();
+        copy(&objects.store(), &cache, all(&objects.store()), &[harbour()], &Silent).unwrap();
         Self { directory, top: path("top"), bottom: path("bottom") }
     }
 
     /// One that a Nix writes.
     fn of_nix(world: &World, version: NixVersion, method: &str) -> Self {
         let (machine, top) = built(world, version);
-        let pair = ed25519_dalek::SigningKey::from_bytes(&[7; 32]).to_keypair_bytes();
-        let encoded = base64::engine::general_purpose::STANDARD.encode(pair);
-        machine.write("/data/secret", format!("harbour-1:{encoded}"));
+        machine.write("/data/secret", key_text("harbour-1", 7));
         let to = format!(
             "file:///data/cache?compression={method}&write-nar-listing=1&secret-key=/data/secret"
         );
@@ -134,7 +131,7 @@ impl Cache {
             shard: Shard::WHOLE,
             trust: TrustPolicy {
                 require_signatures: true,
-                trusted_public_keys: vec![parse_public_key(&key().public_key_text()).unwrap()],
+                trusted_public_keys: vec![parse_public_key(&harbour().public_key_text()).unwrap()],
             },
             data: ReadData::Nothing,
             again_after: None,

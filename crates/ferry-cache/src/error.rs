@@ -54,6 +54,14 @@ pub enum CacheError {
         /// Why not.
         reason: String,
     },
+    /// What should be an index of a cache is none.
+    #[error("{url}: {reason}")]
+    BadIndex {
+        /// Where it is.
+        url: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// It is of another store.
     #[error("binary cache {cache} is of paths below {found}, not below {expected}")]
     OtherStore {

@@ -12,6 +12,7 @@ mod compression;
 mod directory;
 mod error;
 mod facts;
+mod index;
 mod listing;
 mod place;
 mod publish;
@@ -26,6 +27,7 @@ pub use cache::BinaryCache;
 pub use compression::{Compression, CompressionSetting};
 pub use error::CacheError;
 pub use facts::CacheFacts;
+pub use index::{CacheIndex, IndexEntry, Indexed};
 pub use sign::{SignOptions, SignReport, ToSign};
 pub use verify::{
     BadPercentage, Fault, FaultKind, Percentage, ReadData, Sample, VerifyOptions, VerifyReport,

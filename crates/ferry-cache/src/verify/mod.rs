@@ -50,7 +50,7 @@ pub enum ReadData {
 #[derive(Clone, Debug)]
 pub struct VerifyOptions {
     /// These paths and all that they refer to; all that is there, where none is named (which a
-    /// cache on the web cannot tell).
+    /// cache on the web only knows by an index that is kept in it).
     pub roots: Vec<StorePath>,
     /// Only the paths of this part.
     pub shard: Shard,
@@ -121,9 +121,13 @@ impl BinaryCache {
     ) -> Result<VerifyReport, CacheError> {
         self.check()?;
         let names = Names::of(self)?;
+        let mut options = options.clone();
         if options.roots.is_empty() && matches!(names, Names::Asked) {
-            return Err(CacheError::NoListing { cache: self.place.shown() });
+            let no_listing = || CacheError::NoListing { cache: self.place.shown() };
+            let index = self.kept_index()?.ok_or_else(no_listing)?;
+            options.roots = index.entries().iter().map(|entry| entry.path.clone()).collect();
         }
+        let options = &options;
         let mut run = Run {
             cache: self,
             options,
@@ -134,7 +138,7 @@ impl BinaryCache {
             to_read: Vec::new(),
         };
         run.report.faults.extend(leftovers::cache_info(self)?);
-        if options.roots.is_empty() {
+        if options.roots.is_empty() && matches!(run.names, Names::Listed(_)) {
             run.everything()?;
         } else {
             run.below_roots()?;

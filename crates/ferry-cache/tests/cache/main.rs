@@ -10,6 +10,7 @@ mod support;
 
 mod damage;
 mod facts;
+mod index;
 mod interrupted;
 mod memory;
 mod nix_facts;

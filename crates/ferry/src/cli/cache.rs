@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueHint};
 
 use super::Trust;
+use super::cache_index::{self, CacheIndex};
 use super::cache_sign::{self, CacheSign};
 use super::cache_verify::{self, CacheVerify};
 
@@ -83,6 +84,9 @@ pub(crate) enum Cache {
     /// Sign what is in a binary cache, or take signatures away
     #[command(after_help = cache_sign::EXAMPLES)]
     Sign(CacheSign),
+    /// List what is in a binary cache: names and sizes
+    #[command(after_help = cache_index::EXAMPLES)]
+    Index(CacheIndex),
 }
 
 #[derive(Args)]

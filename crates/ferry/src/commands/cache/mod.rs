@@ -1,6 +1,7 @@
 //! `ferry cache`: binary caches, made and looked after.
 
 mod create;
+mod index;
 mod sign;
 mod verify;
 
@@ -19,6 +20,7 @@ pub(super) fn run(context: &Context, command: &Cache) -> Result<ExitCode, Failur
     match command {
         Cache::Create(options) => create::run(context, options).map(|()| ExitCode::SUCCESS),
         Cache::Sign(options) => sign::run(context, options),
+        Cache::Index(options) => index::run(context, options),
         Cache::Verify(options) => verify::run(context, options),
     }
 }

@@ -138,8 +138,8 @@ fn a_cache_that_every_nix_wrote_is_verified_and_its_damage_is_told() {
         shell(machine, "cd /data/cache; echo x >nar/left.nar.xz").ok();
         let broken = verify(machine, &trust).fails();
         assert_eq!(broken.code(), 1);
-        let lines: Vec<Vec<&str>> =
-            broken.text().lines().map(|line| line.split('\t').collect()).collect::<Vec<_>>();
+        let text = broken.text();
+        let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split('\t').collect()).collect();
         let kinds: Vec<&str> = lines.iter().map(|line| line[0]).collect();
         assert_eq!(kinds, ["wrong-file-size", "orphan-nar"]);
         assert!(lines[0][2].starts_with("/nix/store/") && lines[0][3].contains("it has 7 bytes"));
@@ -303,7 +303,7 @@ fn what_is_in_a_cache_is_listed_by_name_and_size() {
             .sum();
         assert_eq!(top.closure_size, Some(rest));
 
-        let some = index(&["^crossing-[ab]-", "-b-"]);
+        let some = index(&["^crossing-[ab]-", "b-1"]);
         let names: Vec<&str> = some.paths.iter().map(|entry| &entry.path[44..]).collect();
         assert_eq!(names, ["crossing-b-1.0"]);
         let table = ferry(machine, ["cache", "index", CACHE, "crossing-b"]).ok();
@@ -330,7 +330,7 @@ fn what_makes_no_sense_is_refused_with_its_reason() {
         (vec!["verify", CACHE, "--sample", "5%", "--read-data"], "cannot be used with"),
         (vec!["verify", CACHE, "/nix/store/x.drv^out"], ""),
         (vec!["sign", CACHE, "--all"], "--key-file"),
-        (vec!["sign", CACHE, "-k", "x"], "--all"),
+        (vec!["sign", CACHE, "-k", "x"], "<PATH>"),
         (vec!["index", CACHE, "("], "unclosed group"),
     ] {
         let args = ["cache"].into_iter().chain(args);

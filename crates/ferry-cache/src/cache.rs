@@ -15,14 +15,14 @@ use ferry_store::{Destination, NarVisitor, Result, SignatureCheck, Store, StoreW
 use crate::compression::Compression;
 use crate::place::{CACHE_INFO, Place};
 use crate::writer::{CacheWriter, WriteSettings};
-use crate::{CacheAddress, CacheError, CacheFacts, reader};
+use crate::{CacheAddress, CacheError, CacheFacts, reader, walk};
 
 /// A binary cache. It is not looked at before it is asked something.
 pub struct BinaryCache {
     pub(crate) place: Arc<Place>,
     pub(crate) store_dir: StoreDir,
     settings: WriteSettings,
-    scratch: PathBuf,
+    pub(crate) scratch: PathBuf,
     /// Set once its `nix-cache-info` was looked at.
     checked: OnceLock<()>,
     /// Where the NARs of the paths are that it was asked about.
@@ -105,7 +105,7 @@ impl BinaryCache {
     }
 
     /// Looks at its `nix-cache-info`, once.
-    fn check(&self) -> std::result::Result<(), CacheError> {
+    pub(crate) fn check(&self) -> std::result::Result<(), CacheError> {
         if self.checked.get().is_some() || self.check_info()? {
             return Ok(());
         }
@@ -145,7 +145,12 @@ impl BinaryCache {
         Ok(narinfo)
     }
 
-    fn parse_any(&self, name: &str, text: &[u8]) -> std::result::Result<Narinfo, CacheError> {
+    /// Reads a narinfo of whatever path it is about.
+    pub(crate) fn parse_any(
+        &self,
+        name: &str,
+        text: &[u8],
+    ) -> std::result::Result<Narinfo, CacheError> {
         narinfo::parse(&self.store_dir, text).map_err(|source| CacheError::BadNarinfo {
             url: self.place.shown_file(name),
             reason: source.to_string(),
@@ -219,20 +224,20 @@ impl Store for BinaryCache {
 
     fn all_paths(&self) -> Result<Option<Vec<StorePath>>> {
         self.check()?;
-        let Some(names) = self.place.narinfo_names()? else { return Ok(None) };
+        let files = match walk::narinfo_files(&self.place) {
+            Err(CacheError::NoListing { .. }) => return Ok(None),
+            files => files?,
+        };
+        let mut paths = Vec::with_capacity(files.len());
         // The name of a file has no more than the hash part of a path.
-        let found = in_parallel(&names, self.place.connections(), |name| {
-            let Some(text) = self.place.get(name)? else { return Ok(None) };
-            let narinfo = self.parse_any(name, &text)?;
-            if narinfo::file_name(&narinfo.info.path) != *name {
-                let found = self.store_dir.render_path(&narinfo.info.path);
-                let url = self.place.shown_file(name);
-                let expected = "the path of that hash".to_owned();
-                return Err(CacheError::OtherPath { url, found, expected });
-            }
-            Ok(Some(narinfo.info.path))
-        })?;
-        let mut paths: Vec<StorePath> = found.into_iter().flatten().collect();
+        self.for_each_narinfo(
+            &files,
+            |_, found| Ok(found?.narinfo.info.path),
+            |path| {
+                paths.push(path);
+                Ok(())
+            },
+        )?;
         paths.sort();
         Ok(Some(paths))
     }

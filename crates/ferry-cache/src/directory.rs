@@ -14,12 +14,10 @@ use rustix::io::Errno;
 use tempfile::TempDir;
 
 use crate::CacheError;
-use crate::place::Listed;
+use crate::place::{Listed, Place};
 
 /// How the names of our directories begin.
 pub(crate) const PREFIX: &str = ".ferry-";
-/// Characters in the hash part of a store path.
-const HASH_PART: usize = 32;
 /// The directories that Nix makes when it opens a cache, if only to read it
 /// (`LocalBinaryCacheStore::init` in its `local-binary-cache-store.cc`): without them it cannot
 /// read one on a disk that is read-only. The last is that of Nix 2.35 and later.
@@ -35,30 +33,12 @@ pub(crate) fn make_directories(cache: &Path) -> Result<(), CacheError> {
     Ok(())
 }
 
-/// The names of the narinfos in a cache, in order.
-pub(crate) fn narinfo_names(directory: &Path) -> Result<Vec<String>, CacheError> {
-    let failed = |source| CacheError::io("list", directory.display())(source);
-    let mut names = Vec::new();
-    for entry in fs::read_dir(directory).map_err(failed)? {
-        let name = entry.map_err(failed)?.file_name();
-        let Some(name) = name.to_str() else { continue };
-        if is_narinfo(name) {
-            names.push(name.to_owned());
-        }
-    }
-    names.sort();
-    Ok(names)
-}
-
-/// Whether this is the name of a narinfo.
-pub(crate) fn is_narinfo(name: &str) -> bool {
-    name.strip_suffix(".narinfo").is_some_and(|hash| hash.len() == HASH_PART && !hash.contains('/'))
-}
-
-/// Hands over the files of a cache whose names begin with `prefix`, our own directories left out.
+/// Hands over the files of a cache whose names begin with `prefix`, our own directories left out;
+/// unless it is `deep`, only those right in the cache.
 pub(crate) fn list(
     cache: &Path,
     prefix: &str,
+    deep: bool,
     each: &mut dyn FnMut(Listed) -> Result<(), CacheError>,
 ) -> Result<(), CacheError> {
     let mut waiting = vec![String::new()];
@@ -79,9 +59,14 @@ pub(crate) fn list(
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 metadata => metadata.map_err(failed)?,
             };
+            // A file that stands somewhere else counts for what is there.
+            let metadata = match metadata.is_symlink().then(|| fs::metadata(entry.path())) {
+                Some(Ok(there)) if there.is_file() => there,
+                _ => metadata,
+            };
             if metadata.is_dir() {
                 let below = format!("{name}/");
-                if below.starts_with(prefix) || prefix.starts_with(&below) {
+                if deep && (below.starts_with(prefix) || prefix.starts_with(&below)) {
                     waiting.push(below);
                 }
             } else if name.starts_with(prefix) {
@@ -103,7 +88,7 @@ pub(crate) struct Staging {
 
 impl Staging {
     /// Makes one inside `cache`, and removes those of writers that are no longer alive.
-    pub(crate) fn create(cache: &Path) -> Result<Self, CacheError> {
+    fn create(cache: &Path) -> Result<Self, CacheError> {
         sweep(cache)?;
         loop {
             let directory = make(cache)?;
@@ -117,8 +102,17 @@ impl Staging {
         }
     }
 
+    /// Makes one for what goes to `place`: inside of it or, where that is elsewhere, in `scratch`.
+    pub(crate) fn beside(place: &Place, scratch: &Path) -> Result<Self, CacheError> {
+        if let Place::Directory(cache) = place {
+            Self::create(cache)
+        } else {
+            Self::temporary(scratch)
+        }
+    }
+
     /// Makes one for what goes elsewhere.
-    pub(crate) fn temporary(scratch: &Path) -> Result<Self, CacheError> {
+    fn temporary(scratch: &Path) -> Result<Self, CacheError> {
         let directory = make(scratch)?;
         let failed = CacheError::io("open", directory.path().display());
         let handle = File::open(directory.path()).map_err(failed)?;
@@ -145,7 +139,17 @@ fn make(parent: &Path) -> Result<TempDir, CacheError> {
 }
 
 fn sweep(cache: &Path) -> Result<(), CacheError> {
+    for (directory, _lock) in abandoned(cache)? {
+        let left = fs::remove_dir_all(&directory);
+        tracing::debug!(directory = %directory.display(), ?left, "swept");
+    }
+    Ok(())
+}
+
+/// The directories of writers that are no longer alive, each with what keeps another from it.
+pub(crate) fn abandoned(cache: &Path) -> Result<Vec<(PathBuf, File)>, CacheError> {
     let failed = |source| CacheError::io("list", cache.display())(source);
+    let mut abandoned = Vec::new();
     for entry in fs::read_dir(cache).map_err(failed)? {
         let entry = entry.map_err(failed)?;
         let is_ours = entry.file_name().to_string_lossy().starts_with(PREFIX)
@@ -155,9 +159,8 @@ fn sweep(cache: &Path) -> Result<(), CacheError> {
         }
         let Ok(handle) = File::open(entry.path()) else { continue };
         if rustix::fs::flock(&handle, FlockOperation::NonBlockingLockExclusive).is_ok() {
-            let left = fs::remove_dir_all(entry.path());
-            tracing::debug!(directory = %entry.path().display(), ?left, "swept");
+            abandoned.push((entry.path(), handle));
         }
     }
-    Ok(())
+    Ok(abandoned)
 }

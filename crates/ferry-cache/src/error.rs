@@ -70,6 +70,22 @@ pub enum CacheError {
         /// Its address.
         cache: String,
     },
+    /// What an earlier check is said to have found cannot be used.
+    #[error("{file} cannot be used to go on from: {reason}")]
+    BadState {
+        /// The file.
+        file: String,
+        /// Why not.
+        reason: String,
+    },
+    /// What should be an index of a cache is none.
+    #[error("{url}: {reason}")]
+    BadIndex {
+        /// Where it is.
+        url: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// It is of another store.
     #[error("binary cache {cache} is of paths below {found}, not below {expected}")]
     OtherStore {

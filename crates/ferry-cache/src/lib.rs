@@ -13,10 +13,14 @@ mod compression;
 mod directory;
 mod error;
 mod facts;
+mod index;
 mod listing;
 mod place;
 mod publish;
 mod reader;
+mod sign;
+mod verify;
+mod walk;
 mod writer;
 
 pub use address::CacheAddress;
@@ -24,4 +28,10 @@ pub use cache::BinaryCache;
 pub use compression::{Compression, CompressionSetting};
 pub use error::CacheError;
 pub use facts::CacheFacts;
+pub use index::{CacheIndex, IndexEntry, Indexed};
+pub use sign::{SignOptions, SignReport, ToSign};
+pub use verify::{
+    BadPercentage, Fault, FaultKind, Percentage, ReadData, Sample, VerifyOptions, VerifyReport,
+    VerifyState,
+};
 pub use writer::WriteSettings;

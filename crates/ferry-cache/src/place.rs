@@ -192,26 +192,22 @@ impl Place {
         each: &mut dyn FnMut(Listed) -> Result<(), CacheError>,
     ) -> Result<(), CacheError> {
         match self {
-            Self::Directory(directory) => directory::list(directory, prefix, each),
+            Self::Directory(directory) => directory::list(directory, prefix, true, each),
             Self::Web { .. } => Err(CacheError::NoListing { cache: self.shown() }),
             Self::Bucket(bucket) => bucket.list(prefix, None, each),
         }
     }
 
-    /// The names of the narinfos, in order; nothing where that cannot be said.
-    pub(crate) fn narinfo_names(&self) -> Result<Option<Vec<String>>, CacheError> {
-        let mut names = Vec::new();
+    /// The same of the files right in the cache, and of none in a directory below it.
+    pub(crate) fn list_top(
+        &self,
+        each: &mut dyn FnMut(Listed) -> Result<(), CacheError>,
+    ) -> Result<(), CacheError> {
         match self {
-            Self::Directory(directory) => return directory::narinfo_names(directory).map(Some),
-            Self::Web { .. } => return Ok(None),
-            // The files themselves, and none of those that stand below something.
-            Self::Bucket(bucket) => bucket.list("", Some("/"), &mut |found| {
-                names.extend(Some(found.name).filter(|name| directory::is_narinfo(name)));
-                Ok(())
-            })?,
+            Self::Directory(directory) => directory::list(directory, "", false, each),
+            Self::Web { .. } => Err(CacheError::NoListing { cache: self.shown() }),
+            Self::Bucket(bucket) => bucket.list("", Some("/"), each),
         }
-        names.sort();
-        Ok(Some(names))
     }
 
     /// Takes a file away, if it is there.

@@ -87,13 +87,10 @@ impl CacheWriter {
         settings: &WriteSettings,
         plan: &Plan,
     ) -> Result<Self> {
-        let staging = Arc::new(match place.as_ref() {
-            Place::Directory(cache) => {
-                directory::make_directories(cache)?;
-                Staging::create(cache)?
-            }
-            Place::Web { .. } | Place::Bucket(_) => Staging::temporary(scratch)?,
-        });
+        if let Place::Directory(cache) = place.as_ref() {
+            directory::make_directories(cache)?;
+        }
+        let staging = Arc::new(Staging::beside(place, scratch)?);
         describe(place, store_dir, settings, &staging)?;
         let threads = settings
             .threads

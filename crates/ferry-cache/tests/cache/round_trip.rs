@@ -6,7 +6,6 @@ use std::os::unix::fs::MetadataExt as _;
 use std::thread;
 
 use ferry_cache::{BinaryCache, CacheAddress};
-use ferry_formats::keys::SecretKey;
 use ferry_formats::narinfo::{self, Narinfo};
 use ferry_formats::{NarHash, NixHash, StoreDir};
 use ferry_store::Store as _;
@@ -15,7 +14,8 @@ use ferry_store::progress::Silent;
 use ferry_test_world::{Answer, Origin};
 
 use crate::support::{
-    Objects, address, all, copy_all, files, impatient, new_store, open, path, serve, some_objects,
+    Objects, address, all, copy_all, files, impatient, key, new_store, open, path, serve,
+    some_objects,
 };
 
 /// The narinfos in a cache, each checked against the file that it names.
@@ -156,10 +156,6 @@ fn several_writers_do_each_other_no_harm() {
 
 #[test]
 fn every_key_signs_every_path() {
-    let key = |name: &str, byte: u8| {
-        let seed = ed25519_dalek::SigningKey::from_bytes(&[byte; 32]).to_keypair_bytes();
-        SecretKey::parse(&format!("{name}:{}", base64(&seed))).unwrap()
-    };
     let keys = [key("one-1", 1), key("two-1", 2)];
     let objects = some_objects();
     let directory = tempfile::tempdir().unwrap();
@@ -171,11 +167,6 @@ fn every_key_signs_every_path() {
             assert!(narinfo.info.is_signed_by_any(&StoreDir::default(), &[public]));
         }
     }
-}
-
-fn base64(bytes: &[u8]) -> String {
-    use base64::Engine as _;
-    base64::engine::general_purpose::STANDARD.encode(bytes)
 }
 
 #[test]

@@ -5,7 +5,9 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use base64::Engine as _;
 use ferry_cache::{BinaryCache, CacheAddress};
+use ferry_formats::keys::SecretKey;
 use ferry_formats::{PathInfo, StoreDir, StorePath};
 use ferry_graph::{Explorer, Facts, Kind, NodeSet};
 use ferry_store::closure::closure;
@@ -35,6 +37,17 @@ pub(crate) fn text(name: &str) -> String {
 /// A store path that was written out.
 pub(crate) fn parse(text: &str) -> StorePath {
     StoreDir::default().parse_path(text.as_bytes()).unwrap()
+}
+
+/// A key made from a fixed seed, as it stands in a file.
+pub(crate) fn key_text(name: &str, seed: u8) -> String {
+    let pair = ed25519_dalek::SigningKey::from_bytes(&[seed; 32]).to_keypair_bytes();
+    format!("{name}:{}", base64::engine::general_purpose::STANDARD.encode(pair))
+}
+
+/// A key made from a fixed seed.
+pub(crate) fn key(name: &str, seed: u8) -> SecretKey {
+    SecretKey::parse(&key_text(name, seed)).unwrap()
 }
 
 /// An explorer that knows what one source knows.

@@ -5,6 +5,9 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueHint};
 
 use super::Trust;
+use super::cache_index::{self, CacheIndex};
+use super::cache_sign::{self, CacheSign};
+use super::cache_verify::{self, CacheVerify};
 
 pub(super) const COPY_EXAMPLES: &str = "\
 Examples:
@@ -75,6 +78,15 @@ pub(crate) enum Cache {
     /// Make a binary cache, or add to one
     #[command(after_help = CACHE_EXAMPLES)]
     Create(CacheCreate),
+    /// Check a binary cache; the exit code is 1 if something is wrong
+    #[command(after_help = cache_verify::EXAMPLES)]
+    Verify(CacheVerify),
+    /// Sign what is in a binary cache, or take signatures away
+    #[command(after_help = cache_sign::EXAMPLES)]
+    Sign(CacheSign),
+    /// List what is in a binary cache: names and sizes
+    #[command(after_help = cache_index::EXAMPLES)]
+    Index(CacheIndex),
 }
 
 #[derive(Args)]

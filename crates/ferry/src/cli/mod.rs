@@ -2,6 +2,9 @@
 
 mod bundle;
 mod cache;
+mod cache_index;
+mod cache_sign;
+mod cache_verify;
 mod convert;
 mod diff;
 mod drv;
@@ -17,6 +20,9 @@ use tracing_subscriber::EnvFilter;
 
 pub(crate) use self::bundle::{BundleKeys, Info, Load, Ls, Repair, Trust, Verify};
 pub(crate) use self::cache::{Cache, CacheCreate, Copy, What};
+pub(crate) use self::cache_index::{CacheIndex, SortBy};
+pub(crate) use self::cache_sign::CacheSign;
+pub(crate) use self::cache_verify::CacheVerify;
 pub(crate) use self::convert::{Convert, Format};
 pub(crate) use self::diff::Diff;
 pub(crate) use self::drv::{Drv, DrvAdd, DrvShow};
@@ -108,7 +114,7 @@ pub(crate) enum Command {
     /// Copy from one store to another: local, a daemon's, a bundle, a binary cache
     #[command(after_help = cache::COPY_EXAMPLES)]
     Copy(Copy),
-    /// Make binary caches
+    /// Make binary caches, and look after them
     #[command(subcommand)]
     Cache(Cache),
     /// Print a completion script for a shell

@@ -14,6 +14,7 @@ mod bad_input;
 mod base;
 mod based;
 mod cache;
+mod cache_care;
 mod convert;
 mod crossing;
 mod daemon;

@@ -1,14 +1,14 @@
-//! `ferry cache`: making binary caches.
+//! `ferry cache create`: making binary caches.
 
 use ferry_cache::{CacheAddress, Compression, CompressionSetting};
 
-use super::copy::{carry, selected};
 use crate::cli::CacheCreate;
+use crate::commands::copy::{carry, selected};
 use crate::context::{Context, secret_keys};
 use crate::failure::Failure;
 use crate::sources::{OpenSource, cache_address, everything, open_cache};
 
-pub(crate) fn create(context: &Context, options: &CacheCreate) -> Result<(), Failure> {
+pub(super) fn run(context: &Context, options: &CacheCreate) -> Result<(), Failure> {
     let address = address(context, options)?;
     let mut keys = secret_keys(&options.what.sign_key)?;
     keys.extend(secret_keys(&address.secret_key_files)?);

@@ -1,0 +1,86 @@
+//! What a cache has besides: files that nothing names, realisations, its description.
+
+use ferry_formats::{StorePath, narinfo};
+use ferry_store::message::harmless;
+use ferry_store::parallel::in_parallel;
+use serde_json::Value;
+
+use super::names::Names;
+use super::{Fault, FaultKind};
+use crate::place::{CACHE_INFO, Place};
+use crate::walk::hash_part;
+use crate::{BinaryCache, CacheError, directory};
+
+/// What of the cache's description is no `NAME: VALUE`.
+pub(super) fn cache_info(cache: &BinaryCache) -> Result<Vec<Fault>, CacheError> {
+    let text = cache.place.get(CACHE_INFO)?.unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let bad = text.lines().filter(|line| !line.trim().is_empty() && !line.contains(": "));
+    Ok(bad
+        .map(|line| fault(FaultKind::BadCacheInfo, CACHE_INFO, format!("`{}`", harmless(line))))
+        .collect())
+}
+
+/// NARs and listings that no narinfo names, and what writers have left that are no more.
+pub(super) fn orphans(cache: &BinaryCache, names: &Names) -> Result<Vec<Fault>, CacheError> {
+    let mut faults = Vec::new();
+    let mut add = |kind, file: &str, size, message: &str| {
+        faults.push(Fault { size, ..fault(kind, file, message.to_owned()) });
+    };
+    for (name, entry) in names.like(|name| name.starts_with("nar/")) {
+        if !entry.is_named() {
+            add(FaultKind::OrphanNar, name, Some(entry.size), "no narinfo names it");
+        }
+    }
+    let is_listing = |name: &str| hash_part(name, ".ls").is_some();
+    for (name, entry) in names.like(is_listing) {
+        if !names.lists(&name.replace(".ls", ".narinfo")) {
+            add(FaultKind::OrphanListing, name, Some(entry.size), "its path has no narinfo");
+        }
+    }
+    if let Place::Directory(directory) = cache.place.as_ref() {
+        for (left, _) in directory::abandoned(directory)? {
+            let name = left.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            add(FaultKind::StaleStaging, &name, None, "its writer is no more");
+        }
+    }
+    Ok(faults)
+}
+
+/// What is wrong with realisations: in `realisations/ID.doi`, of Nix up to 2.34, and in
+/// `build-trace-v2/DERIVATION/OUTPUT.doi`.
+pub(super) fn realisations(cache: &BinaryCache, names: &Names) -> Result<Vec<Fault>, CacheError> {
+    let files = names.like(|name| {
+        name.ends_with(".doi")
+            && (name.starts_with("realisations/") || name.starts_with("build-trace-v2/"))
+    });
+    let faults = in_parallel(&files, cache.place.nars_at_a_time(), |(name, _)| {
+        let Some(text) = cache.place.get(name)? else { return Ok(None) };
+        let (kind, message) = match output(cache, &text) {
+            Err(reason) => (FaultKind::BadRealisation, reason),
+            Ok(path) if names.has_narinfo(cache, &path)? => return Ok(None),
+            Ok(path) => {
+                let file = narinfo::file_name(&path);
+                let path = cache.store_dir.render_path(&path);
+                (FaultKind::DanglingRealisation, format!("it is of {path}, and there is no {file}"))
+            }
+        };
+        Ok::<_, CacheError>(Some(fault(kind, name, message)))
+    })?;
+    Ok(faults.into_iter().flatten().collect())
+}
+
+/// The path that a realisation is of.
+fn output(cache: &BinaryCache, text: &[u8]) -> Result<StorePath, String> {
+    let value: Value = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+    let path = value.get("outPath").and_then(Value::as_str).ok_or("it has no `outPath`")?;
+    let parsed = match path.strip_prefix('/') {
+        Some(_) => cache.store_dir.parse_path(path.as_bytes()),
+        None => StorePath::from_basename(path.as_bytes()),
+    };
+    parsed.map_err(|error| format!("`outPath` is `{}`: {error}", harmless(path)))
+}
+
+fn fault(kind: FaultKind, file: &str, message: String) -> Fault {
+    Fault { kind, file: harmless(file), path: None, message, size: None }
+}

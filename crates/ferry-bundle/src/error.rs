@@ -73,6 +73,14 @@ pub enum BundleError {
         /// What there is too much of.
         what: String,
     },
+    /// A store gave NARs in another order than the one they were asked for in.
+    #[error("cannot write {bundle}: {path} came behind what has to stand behind it")]
+    OutOfOrder {
+        /// The file.
+        bundle: String,
+        /// The store path that came too late.
+        path: String,
+    },
     /// The bundle is packed against content of a store, and none was named.
     #[error("it is packed against {base}, and can be read only together with a store that has it")]
     NoBases {

@@ -114,7 +114,6 @@ pub(crate) fn packed_against(objects: &[Object], against: Option<Against>, level
         level,
         sign_with: Vec::new(),
         prerequisites: Prerequisites::default(),
-        base: None,
     };
     let name = "test".to_owned();
     let mut writer = BundleWriter::new(sink.clone(), name, store.store_dir().clone(), options);

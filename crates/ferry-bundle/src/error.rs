@@ -98,8 +98,7 @@ pub enum BundleError {
     /// The derivations of a bundle are coded against others, which only a store has.
     #[error(
         "{bundle} is made for a store that has what it was packed against, and cannot be read \
-         without: name that store with --against (`ferry load` asks the one that it loads into). It \
-         has to have\n{}",
+         without. It has to have\n{}",
         derivations.join("\n")
     )]
     NeedsBase {

@@ -64,7 +64,7 @@ pub(crate) fn run(context: &Context, options: &Pack) -> Result<(), Failure> {
     };
 
     let Selection { roots, infos } = selection;
-    let mut there = have::there(context, &options.have, store.store_dir(), &infos)?;
+    let mut there = have::there(context, &options.have, store, &infos)?;
     let mut base = match &options.base {
         None => None,
         Some(place) => {

@@ -26,6 +26,7 @@ mod hostile;
 mod installables;
 mod interrupted;
 mod inventory;
+mod json;
 mod output;
 mod query;
 mod salvage;

@@ -2,17 +2,20 @@
 //!
 //! The peer is in the room: every figure of ferry's stands beside that of the Nix commands
 //! people use today for the same thing, measured in turn with it, so that a busy or slow
-//! machine falls on both. All data is generated; nothing is downloaded. Prints Markdown on
+//! machine falls on both. All data is generated, but for the derivations of a real system, which
+//! are read if they are at hand; nothing is downloaded. Prints Markdown on
 //! standard output, and what it is doing on standard error.
 //!
 //! `docs/benchmarks.md` says how to read it. Needs root, as [`ferry_test_world`] does.
 
 mod delta;
+mod derivations;
 mod facts;
 mod freight;
 mod generate;
 mod measure;
 mod program;
+mod rebase;
 mod report;
 mod sections;
 
@@ -45,6 +48,10 @@ struct Options {
     /// Write every single measurement to a file, as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// `.drv` files for the section `drvs`, a tar file that zstd made smaller
+    /// [default: those that the tests use, if they are there]
+    #[arg(long, value_name = "FILE")]
+    drvs_archive: Option<PathBuf>,
     /// The ferry to measure [default: build it, and take that]
     #[arg(long, value_name = "PROGRAM")]
     ferry: Option<PathBuf>,

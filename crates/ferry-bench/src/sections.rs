@@ -7,12 +7,14 @@ use std::rc::Rc;
 
 use clap::ValueEnum;
 use ferry_test_world::trees;
-use ferry_test_world::{Machine, World, big_graph};
+use ferry_test_world::{Machine, NixVersion, World, big_graph};
 
-use crate::delta::{self, Delta};
+use crate::delta::Delta;
+use crate::derivations::Derivations;
 use crate::freight::{BUNDLE, CACHE, EXPORT, Freight, shell, size_of};
 use crate::generate;
 use crate::measure::{Case, Section, section};
+use crate::rebase::Rebase;
 use crate::{Options, program};
 
 /// The parts of the benchmark.
@@ -28,8 +30,12 @@ pub(crate) enum Name {
     Large,
     /// Many small files and some larger ones, packed and loaded
     Mixed,
-    /// An update, packed against the version before
+    /// Updates, packed against the version before
     Delta,
+    /// The recipe of a large graph whose bottom has changed, packed against the one before
+    Base,
+    /// The derivations of a real system, packed
+    Drvs,
     /// Checking what arrived
     Verify,
     /// How time grows with the number of derivations
@@ -77,7 +83,21 @@ impl Bench {
             Name::RecipeIn => vec![self.recipe_in(), self.recipe_in_again()],
             Name::Large => [self.noise(), self.text()].map(|file| self.there_and_back(file)).into(),
             Name::Mixed => vec![self.there_and_back(self.mixed())],
-            Name::Delta => vec![self.delta()],
+            Name::Delta => {
+                let (bytes, runs) = (self.options.mixed, self.options.runs);
+                let systems = [NixVersion::V2_8, NixVersion::V2_26].map(|it| self.world.root(it));
+                vec![
+                    Delta::of_hashes(self.machine(), bytes).section(runs),
+                    Delta::of_systems(self.machine(), systems, bytes).section(runs),
+                ]
+            }
+            Name::Base => {
+                vec![Rebase::new(self.machine(), self.options.drvs).section(self.options.runs)]
+            }
+            Name::Drvs => {
+                let there = Derivations::new(self.machine(), self.options.drvs_archive.as_deref());
+                there.iter().map(|derivations| derivations.section(self.options.runs)).collect()
+            }
             Name::Verify => vec![self.verify()],
             Name::Growth => vec![self.growth()],
         }
@@ -134,39 +154,6 @@ impl Bench {
                 format!("200 trees of 104 files, about {} in all", crate::report::size(bytes));
             self.freight(name, |here| generate::add_mixed_trees(here, bytes))
         })
-    }
-
-    fn delta(&self) -> Section {
-        let delta = Delta::new(self.machine(), self.options.mixed);
-        let machine = &delta.here;
-        let [old, new] = delta::NARS.map(|nar| machine.path(nar));
-        let ferry = |level: &'static str| {
-            let pack = ["pack", "--quiet", "--set", "runtime", "--base", delta::LIST];
-            let new = &delta.new;
-            Case::ferry(&format!("ferry pack --base --level {level}"), move || {
-                let command = machine.command("ferry").args(pack);
-                command.args(["--level", level, "-o", delta::OUT, new]).measure()
-            })
-            .bytes(|| size_of(&machine.path(delta::OUT)))
-        };
-        let patch = |level: &'static str| {
-            let what = format!("zstd {level} --long=31 --patch-from");
-            Case::peer(&what, "ferry pack --base --level default", move || {
-                let [old, new] = delta::NARS;
-                let script = format!(
-                    "zstd -q -f {level} --long=31 --patch-from={old} {new} -o /data/patch.zst"
-                );
-                shell(machine, &script).measure()
-            })
-            .bytes(|| size_of(&machine.path("/data/patch.zst")))
-        };
-        let title = format!(
-            "An update: {} of NAR on {}, all hashes and one file in 20 changed",
-            crate::report::size(size_of(&new)),
-            crate::report::size(size_of(&old)),
-        );
-        let cases = vec![ferry("fast"), ferry("default"), ferry("max"), patch("-3"), patch("-9")];
-        section(title, "bytes", self.options.runs, cases)
     }
 
     fn graph(&self) -> Section {

@@ -73,6 +73,14 @@ pub enum BundleError {
         /// What there is too much of.
         what: String,
     },
+    /// A store gave NARs in another order than the one they were asked for in.
+    #[error("cannot write {bundle}: {path} came behind what has to stand behind it")]
+    OutOfOrder {
+        /// The file.
+        bundle: String,
+        /// The store path that came too late.
+        path: String,
+    },
     /// The bundle is packed against content of a store, and none was named.
     #[error("it is packed against {base}, and can be read only together with a store that has it")]
     NoBases {
@@ -90,8 +98,7 @@ pub enum BundleError {
     /// The derivations of a bundle are coded against others, which only a store has.
     #[error(
         "{bundle} is made for a store that has what it was packed against, and cannot be read \
-         without: name that store with --against (`ferry load` asks the one that it loads into). It \
-         has to have\n{}",
+         without. It has to have\n{}",
         derivations.join("\n")
     )]
     NeedsBase {

@@ -10,6 +10,7 @@
 //! [`Destination`](ferry_store::Destination): packing and loading are copies.
 
 mod against;
+mod arrange;
 mod choose_bases;
 mod codec;
 mod compact_index;

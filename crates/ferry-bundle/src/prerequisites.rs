@@ -36,6 +36,8 @@ pub struct Prerequisites {
     /// Those that are inputs of derivations in the bundle, in the same order.
     given: Vec<Given>,
     known: OutputPaths,
+    /// Its roots are in the list.
+    base: Option<DerivationBase>,
 }
 
 impl Prerequisites {
@@ -54,7 +56,8 @@ impl Prerequisites {
     }
 
     /// The same, where derivations are coded against a base that the other side has. What follows
-    /// from the base's roots is not listed.
+    /// from the base's roots is not listed. (A base has no other way into a bundle: a reader finds
+    /// it by its roots, which have to be in the list.)
     ///
     /// # Errors
     /// As for [`Prerequisites::new`].
@@ -62,27 +65,22 @@ impl Prerequisites {
         store: &dyn Store,
         carried: &BTreeMap<StorePath, PathInfo>,
         prerequisites: &[PathInfo],
-        base: Option<&DerivationBase>,
+        base: Option<DerivationBase>,
     ) -> Result<Self> {
+        let of_base = base.as_ref();
         // What is no derivation has only numbers of the index for what it refers to.
         let by_others: BTreeSet<&StorePath> = carried
             .values()
-            .filter(|info| base.is_some() && !info.path.is_derivation())
+            .filter(|info| of_base.is_some() && !info.path.is_derivation())
             .flat_map(PathInfo::other_references)
             .collect();
-        let roots = base.map(DerivationBase::roots).unwrap_or_default();
-        let in_base = |path: &StorePath| base.is_some_and(|base| base.is_known(path));
+        let in_base = |path: &StorePath| of_base.is_some_and(|base| base.is_known(path));
         let listed = prerequisites
             .iter()
             .map(|info| &info.path)
             .filter(|path| !in_base(path) || by_others.contains(path));
-        let list: BTreeSet<&StorePath> = listed.chain(roots).collect();
-        let list = list
-            .into_iter()
-            .map(|path| Prerequisite { path: path.clone(), content: None })
-            .collect();
-        let mut this = Self { list, ..Self::default() };
-        this.sort();
+        let mut this = Self::default();
+        this.add(listed);
         let inputs: BTreeSet<&StorePath> = carried
             .values()
             .filter(|info| info.path.is_derivation())
@@ -91,7 +89,7 @@ impl Prerequisites {
             .collect();
         let inputs: Vec<StorePath> = inputs.into_iter().cloned().collect();
         this.read_derivations(store, &inputs)?;
-        Ok(this)
+        Ok(this.with_roots_of(base))
     }
 
     /// Those of a bundle that was read, to be named in another one, where `given` of them are
@@ -103,9 +101,31 @@ impl Prerequisites {
     ) -> Self {
         let mut known = OutputPaths::default();
         hashes.for_each(|(path, hash)| known.know(path, hash));
-        let mut this = Self { list, given, known };
+        let mut this = Self { list, given, known, base: None };
         this.sort();
         this
+    }
+
+    /// The same, where derivations are coded against a base, if there is one: its roots are listed.
+    #[must_use]
+    pub fn with_roots_of(mut self, base: Option<DerivationBase>) -> Self {
+        self.add(base.iter().flat_map(DerivationBase::roots));
+        Self { base, ..self }
+    }
+
+    /// What derivations are coded against.
+    #[must_use]
+    pub fn base(&self) -> Option<&DerivationBase> {
+        self.base.as_ref()
+    }
+
+    /// Lists paths, those that are not listed yet.
+    fn add<'a>(&mut self, paths: impl Iterator<Item = &'a StorePath>) {
+        let listed: BTreeSet<StorePath> = self.list.iter().map(|one| one.path.clone()).collect();
+        let new: BTreeSet<&StorePath> = paths.filter(|path| !listed.contains(path)).collect();
+        let new = new.into_iter().map(|path| Prerequisite { path: path.clone(), content: None });
+        self.list.extend(new);
+        self.sort();
     }
 
     /// Makes a path one on whose content the payload builds.

@@ -364,6 +364,10 @@ impl Store for Bundle {
         Ok(derivers.get(path).cloned().unwrap_or_default())
     }
 
+    fn in_own_order(&self, infos: &mut [PathInfo]) {
+        infos.sort_by_key(|info| self.numbers.get(&info.path).copied());
+    }
+
     fn read_nars(
         &self,
         wanted: &[PathInfo],

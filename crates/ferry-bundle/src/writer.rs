@@ -14,6 +14,7 @@ use ferry_store::{Destination, Error, NarRanges, Result, SignatureCheck, StoreWr
 use sha2::{Digest as _, Sha256};
 
 use crate::against::Against;
+use crate::arrange;
 use crate::derivations::{Amounts, Checked, Coded, Coder, Encoder};
 use crate::head;
 use crate::payload::{Bases, HashedOutput, Origin, PayloadWriter, Writing, reach};
@@ -34,11 +35,8 @@ pub struct PackOptions {
     pub level: i32,
     /// Keys to sign the bundle with.
     pub sign_with: Vec<SecretKey>,
-    /// What is left out because the other side has it.
+    /// What is left out because the other side has it, and what the derivations are coded against.
     pub prerequisites: Prerequisites,
-    /// What the other side has that the derivations are coded against. Its roots are among the
-    /// prerequisites, and what follows from them need not be.
-    pub base: Option<DerivationBase>,
 }
 
 /// A bundle to be written to `W`, as a destination for one copy.
@@ -104,14 +102,16 @@ impl<W: Write + Send + 'static> Destination for BundleWriter<W> {
         let list = self.options.prerequisites.list();
         let known: HashMap<&StorePath, NarHash> =
             list.iter().map(|one| (&one.path, one.known_content())).collect();
-        let base = self.options.base.as_ref();
+        let base = self.options.prerequisites.base();
         let in_base = |path| base?.is_known(path).then_some(NarHash([0; 32]));
         Ok(paths.iter().map(|path| known.get(path).copied().or_else(|| in_base(path))).collect())
     }
 
     fn output_paths(&self) -> OutputPaths {
         let mut known = self.options.prerequisites.known().clone();
-        for (path, hash) in self.options.base.iter().flat_map(DerivationBase::hashes) {
+        for (path, hash) in
+            self.options.prerequisites.base().into_iter().flat_map(DerivationBase::hashes)
+        {
             known.know(path.clone(), *hash);
         }
         known
@@ -152,16 +152,21 @@ impl<W: Write + Send + 'static> Destination for BundleWriter<W> {
                     &self.store_dir,
                     infos,
                     &self.options.prerequisites,
-                    self.options.base.as_ref(),
+                    self.options.prerequisites.base(),
                 )),
             )),
             kept: BTreeMap::new(),
+            next: 0,
             payload: None,
         }))
     }
 
     fn derivations_first(&self) -> bool {
         true
+    }
+
+    fn arrange(&self, infos: Vec<PathInfo>) -> Vec<PathInfo> {
+        arrange::like_with_like(infos)
     }
 }
 
@@ -176,6 +181,8 @@ struct PartsWriter<'a, W> {
     beginning: Option<(W, Coder)>,
     /// NARs of derivations that cannot be coded, until it is their turn in the payload.
     kept: BTreeMap<usize, Vec<u8>>,
+    /// The first place in `infos` that the next NAR may have.
+    next: usize,
     payload: Option<PayloadWriter>,
 }
 
@@ -252,7 +259,7 @@ impl<W: Write + Send + 'static> PartsWriter<'_, W> {
     /// What derivations that are not coded refer to, and what is only in the base so far: in the
     /// index it needs a number.
     fn more_prerequisites(&self) -> Vec<Prerequisite> {
-        let Some(base) = &self.bundle.options.base else { return Vec::new() };
+        let Some(base) = self.bundle.options.prerequisites.base() else { return Vec::new() };
         let list = self.bundle.options.prerequisites.list();
         let listed: HashSet<&StorePath> = list.iter().map(|one| &one.path).collect();
         let kept = self.kept.keys().filter_map(|place| self.infos.get(*place));
@@ -284,6 +291,10 @@ impl<W: Write + Send + 'static> StoreWriter for PartsWriter<'_, W> {
         }
         self.payload()?;
         self.add_kept(place)?;
+        if place < std::mem::replace(&mut self.next, place + 1) {
+            let path = self.bundle.store_dir.render_path(path);
+            return Err(BundleError::OutOfOrder { bundle: self.bundle.name.clone(), path }.into());
+        }
         let payload = self.payload()?;
         admitted.verify(|nar| payload.take_in(nar)).map(drop)
     }

@@ -18,7 +18,7 @@ use rayon::prelude::*;
 
 use crate::closure::references_first;
 use crate::progress::Progress;
-use crate::{Destination, Error, Result, SignatureCheck};
+use crate::{Destination, Error, Result, SignatureCheck, Store};
 
 /// Largest `.drv` that is read into memory, in bytes of NAR. The largest real ones are below 1 MB.
 pub const MAX_DERIVATION_NAR: u64 = 64 << 20;
@@ -35,6 +35,11 @@ impl Plan {
     #[must_use]
     pub fn infos(&self) -> &[PathInfo] {
         &self.infos
+    }
+
+    /// Follows the order in which `source` reads, if it has one of its own.
+    pub(crate) fn follow(&mut self, source: &dyn Store) {
+        source.in_own_order(&mut self.infos);
     }
 
     /// How many of the paths asked for the destination has already.
@@ -98,7 +103,7 @@ pub fn plan(offered: BTreeMap<StorePath, PathInfo>, destination: &dyn Destinatio
     // Hashes and signatures of everything, on all cores; the first failure in order is the one.
     let checked: Vec<Result<()>> = to_add.par_iter().map(|(_, info)| check(info)).collect();
     checked.into_iter().collect::<Result<()>>()?;
-    let infos = references_first(&store_dir, to_add.into_values())?;
+    let infos = destination.arrange(references_first(&store_dir, to_add.into_values())?);
     Ok(Plan { infos, present, relied_on })
 }
 

@@ -42,7 +42,8 @@ pub fn copy(
             info.sign(source.store_dir(), key);
         }
     }
-    let plan = admission::plan(offered, destination)?;
+    let mut plan = admission::plan(offered, destination)?;
+    plan.follow(source);
     let report = CopyReport {
         added: plan.infos().len(),
         present: plan.present(),

@@ -5,7 +5,8 @@ use ferry_formats::StorePath;
 
 /// Hears what goes on. Called from several threads.
 pub trait Progress: Sync {
-    /// Work of a known size begins; `what` is a present participle such as `packing`.
+    /// Work of a known size begins; `what` is a present participle such as `packing`. Where `paths`
+    /// is 0, it is not done path by path.
     fn begin(&self, what: &str, paths: u64, bytes: u64);
     /// This many more bytes of NARs have gone by.
     fn bytes(&self, count: u64);

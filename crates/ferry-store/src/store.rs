@@ -50,11 +50,15 @@ pub trait Store {
 
     /// Reads the NARs of `wanted`, each once, references before their referrers provided that
     /// `wanted` is in such an order. A store that can only be read from front to back keeps its
-    /// own order, which is one too.
+    /// [own order](Store::in_own_order), which is one too.
     ///
     /// # Errors
     /// When a NAR cannot be read, and whatever `visit` fails with.
     fn read_nars(&self, wanted: &[PathInfo], visit: &mut NarVisitor<'_>) -> Result<()>;
+
+    /// Sorts paths that are in it by the order in which it reads them, if that is always the same
+    /// one. A copy follows it.
+    fn in_own_order(&self, _infos: &mut [PathInfo]) {}
 
     /// Keeps `paths` from the garbage collector for as long as the answer lives. Stores that
     /// nothing collects have nothing to do.
@@ -152,6 +156,12 @@ pub trait Destination {
     /// Whether it wants all derivations before anything else, each part in the order of the plan.
     fn derivations_first(&self) -> bool {
         false
+    }
+
+    /// Puts what is to be added into the order that suits it. References stand first, and have to
+    /// afterwards.
+    fn arrange(&self, infos: Vec<PathInfo>) -> Vec<PathInfo> {
+        infos
     }
 
     /// Begins to take in what the plan lists, in its order.

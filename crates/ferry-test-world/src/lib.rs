@@ -45,7 +45,7 @@ pub use daemon::Daemon;
 pub use machine::Machine;
 pub use origin::{Answer, Origin};
 pub use outcome::{Outcome, Usage};
-pub use real_derivations::real_derivations;
+pub use real_derivations::{derivations_in, real_derivations};
 pub use relay::{Fault, Relay};
 pub use running::Running;
 // What Running::signal takes.

@@ -8,9 +8,13 @@ use std::path::Path;
 /// The texts of the derivations by the names of their files, `HASH-NAME.drv`; or `None`, loudly,
 /// where the data are not there.
 pub fn real_derivations() -> Option<BTreeMap<String, Vec<u8>>> {
-    let archive = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../../shared/data/ekaos-minimal-drvs.tar.zst");
-    let Ok(file) = File::open(&archive) else {
+    let beside = "../../../shared/data/ekaos-minimal-drvs.tar.zst";
+    derivations_in(&Path::new(env!("CARGO_MANIFEST_DIR")).join(beside))
+}
+
+/// The same out of any archive, a tar file that zstd made smaller.
+pub fn derivations_in(archive: &Path) -> Option<BTreeMap<String, Vec<u8>>> {
+    let Ok(file) = File::open(archive) else {
         eprintln!("NOT TESTED: the real derivations are not at {}", archive.display());
         return None;
     };

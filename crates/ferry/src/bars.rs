@@ -57,7 +57,10 @@ impl Bars {
 impl State {
     fn count(&mut self, done: u64) {
         self.done = done;
-        self.bar.set_message(format!("{} {done}/{} paths", self.what, self.paths));
+        self.bar.set_message(match self.paths {
+            0 => self.what.clone(),
+            paths => format!("{} {done}/{paths} paths", self.what),
+        });
     }
 }
 

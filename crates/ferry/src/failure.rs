@@ -142,6 +142,10 @@ fn bundle_hint(error: &BundleError) -> Option<&'static str> {
             "copy those volumes again, beside the others, or name them as well; parity stands in for \
              as many as there are volumes of it",
         ),
+        BundleError::NeedsBase { .. } => Some(
+            "name that store: with --against, or as one more --store of a query (`ferry load` asks \
+             the one that it loads into)",
+        ),
         BundleError::StreamUsedUp { .. } => Some("write the bundle to a file first"),
         BundleError::Io { source, .. } if source.kind() == ErrorKind::StorageFull => {
             Some("make room, or write the bundle somewhere else")

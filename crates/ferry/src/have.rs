@@ -16,16 +16,18 @@ use crate::output;
 use crate::sources::OpenSource;
 
 /// Those of `wanted` that are in one of `places`: files as [`inventory`] reads them, or stores.
+/// What is wanted is in `from`.
 pub(crate) fn there(
     context: &Context,
     places: &[String],
-    store_dir: &StoreDir,
+    from: &dyn Store,
     wanted: &BTreeMap<StorePath, PathInfo>,
 ) -> Result<HashSet<StorePath>, Failure> {
+    let store_dir = from.store_dir();
     let mut found = HashSet::new();
     for place in places {
         if is_file(context, place) {
-            let inventory = inventory(context, place, store_dir, None)?;
+            let inventory = inventory(context, place, store_dir, Some(from))?;
             found.extend(claimed(context, place, &inventory, wanted.values()));
             continue;
         }

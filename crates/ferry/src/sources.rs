@@ -1,9 +1,9 @@
 //! The stores and files that the facts of the dependency graph come from.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ferry_bundle::Bundle;
+use ferry_bundle::{Bundle, BundleError};
 use ferry_cache::{BinaryCache, CacheAddress};
 use ferry_formats::StoreDir;
 use ferry_graph::Explorer;
@@ -39,8 +39,7 @@ impl OpenSource {
             let cache = open_cache(context, address, &parsed, &context.store_dir()?)?;
             return Ok(Self::Cache(Box::new(cache)));
         }
-        let file = context.surroundings.working_directory.join(address);
-        if file.is_file() {
+        if let Some(file) = bundle_file(context, address) {
             return Ok(Self::Bundle(Box::new(Bundle::open(&file)?)));
         }
         // Nothing is written to it.
@@ -78,6 +77,38 @@ impl OpenSource {
             Self::Listed(store) => Some(store.files()),
             Self::Bundle(_) | Self::Cache(_) => None,
         }
+    }
+
+    /// Opens all of these. If the derivations of a bundle are coded against others, those are read
+    /// from the first of the stores that has them.
+    fn open_all(context: &Context, addresses: &[String]) -> Result<Vec<Self>, Failure> {
+        let mut others = Vec::new();
+        for address in addresses {
+            if bundle_file(context, address).is_none() {
+                others.push(Self::open(context, address)?);
+            }
+        }
+        let bundle = |file: &Path| {
+            let mut opened = Bundle::open(file);
+            for store in others.iter().filter_map(Self::store) {
+                if !matches!(
+                    opened,
+                    Err(BundleError::NeedsBase { .. } | BundleError::DerivationBase { .. })
+                ) {
+                    break;
+                }
+                opened = Bundle::open_against(file, Some(store));
+            }
+            opened.map(|bundle| Self::Bundle(Box::new(bundle)))
+        };
+        let bundles = addresses.iter().filter_map(|address| bundle_file(context, address));
+        let bundles = bundles.map(|file| bundle(&file)).collect::<Result<Vec<_>, _>>()?;
+        let (mut bundles, mut others) = (bundles.into_iter(), others.into_iter());
+        let next = |address: &String| match bundle_file(context, address) {
+            Some(_) => bundles.next(),
+            None => others.next(),
+        };
+        Ok(addresses.iter().filter_map(next).collect())
     }
 
     /// As a store whose objects are at hand; from a cache they would have to be fetched.
@@ -141,6 +172,12 @@ pub(crate) fn everything(store: &dyn Store) -> Result<Selection, Failure> {
     Ok(Selection { roots: unreferenced(&all), infos })
 }
 
+/// The file of a bundle, if that is what an address names.
+fn bundle_file(context: &Context, address: &str) -> Option<PathBuf> {
+    let file = context.surroundings.working_directory.join(address);
+    (!CacheAddress::is_one(address) && file.is_file()).then_some(file)
+}
+
 /// Everything that a query's options name.
 pub(crate) struct OpenSources<'o> {
     options: &'o Sources,
@@ -157,10 +194,7 @@ impl<'o> OpenSources<'o> {
         if addresses.is_empty() && options.references_graph.is_empty() {
             addresses.push(DEFAULT_STORE.to_owned());
         }
-        let stores = addresses
-            .iter()
-            .map(|address| OpenSource::open(context, address))
-            .collect::<Result<Vec<_>, _>>()?;
+        let stores = OpenSource::open_all(context, &addresses)?;
         let store_dir = match stores.iter().find_map(OpenSource::store) {
             Some(store) => store.store_dir().clone(),
             None => context.store_dir()?,

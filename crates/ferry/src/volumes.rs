@@ -31,9 +31,6 @@ pub(crate) fn checked(
         }
         return Err(error.into());
     }
-    if found.iter().any(|volume| volume.condition != Condition::Whole) {
-        context.talk.say("`ferry repair` with one of them writes again what is not whole");
-    }
     Ok(Some(found))
 }
 

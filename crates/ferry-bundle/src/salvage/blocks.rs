@@ -20,6 +20,9 @@ use crate::payload::{Bounds, take_ranges};
 const HEADER: u64 = 12;
 /// How much of the file is searched at a time.
 const WINDOW: usize = 1 << 20;
+/// How many bytes of what only looks like blocks are read at most, as a multiple of the file's
+/// size, and besides.
+const MOST_LOOKED_AT: (u64, u64) = (4, 256 << 20);
 /// The longest header of a zstd frame.
 const FRAME_HEADER: usize = 18;
 
@@ -50,12 +53,15 @@ pub(super) struct Wreck {
 }
 
 impl Wreck {
-    /// Finds the blocks, from this offset on, and no more than the payload has.
+    /// Finds the blocks, from this offset on, and no more than the payload has. Gives up where too
+    /// much looks like a block and is none: only those who want to waste time write that.
     pub(super) fn find(&self, from: u64, most: u64) -> io::Result<Vec<Run>> {
         let mut runs = vec![Run::default()];
         let mut found = 0;
         let mut at = from;
         let size = self.file.metadata()?.len();
+        let (factor, more) = MOST_LOOKED_AT;
+        let mut left = size.saturating_mul(factor).saturating_add(more);
         while found < most {
             let lead = match self.header(at)? {
                 Some((section::END, 32)) => break,
@@ -78,7 +84,7 @@ impl Wreck {
                     continue;
                 }
             }
-            match self.search(at + 1)? {
+            match self.search(at + 1, &mut left)? {
                 Some(found) => {
                     lose(&mut runs);
                     at = found;
@@ -104,17 +110,21 @@ impl Wreck {
         Ok(known.then_some((*name, length)))
     }
 
-    /// The next thing that has the form of a block.
-    fn search(&self, from: u64) -> io::Result<Option<u64>> {
+    /// The next thing that has the form of a block, unless more than what is `left` has to be
+    /// looked at for that.
+    fn search(&self, from: u64, left: &mut u64) -> io::Result<Option<u64>> {
         let mut at = from;
         loop {
             let window = self.read(&(at..at.saturating_add(WINDOW as u64)))?;
             for place in memmem::find_iter(&window, &section::BLOCK) {
                 let place = at + place as u64;
-                if let Some((section::BLOCK, length)) = self.header(place)?
-                    && self.form(&(place + HEADER..place + HEADER + length))?.is_some()
-                {
+                let Some((section::BLOCK, length)) = self.header(place)? else { continue };
+                if self.form(&(place + HEADER..place + HEADER + length))?.is_some() {
                     return Ok(Some(place));
+                }
+                match left.checked_sub(length) {
+                    Some(less) => *left = less,
+                    None => return Ok(None),
                 }
             }
             if window.len() < WINDOW {

@@ -102,8 +102,11 @@ impl DamagedBundle {
         let size = nars.last().map_or(0, |(range, _)| range.end);
         let wreck = Wreck { file, ranged: head.version > 0, bases: bases.sizes() };
         let wreck = (wreck, name.clone());
-        let rescue = Rescue::new(wreck, Arc::new(bases), &nars, size, &temporary)?;
-        let rest = rescue.run(payload)?;
+        let rescue = Rescue::new(wreck, Arc::new(bases), &nars, size, (&temporary, progress))?;
+        progress.begin("decompressing", 0, size);
+        let rest = rescue.run(payload);
+        progress.end();
+        let rest = rest?;
 
         progress.begin("checking", nars.len() as u64, size);
         let mut damaged = HashSet::new();

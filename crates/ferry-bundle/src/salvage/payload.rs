@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use ferry_formats::hash::NarHasher;
 use ferry_formats::{NarHash, PathInfo};
+use ferry_store::progress::Progress;
 
 use super::blocks::{Block, Run, Wreck};
 use crate::codec::Take;
@@ -46,6 +47,9 @@ pub(super) struct Rescue<'a> {
     size: u64,
     /// Blocks that were decompressed, and places that were wrong.
     tried: u64,
+    progress: &'a dyn Progress,
+    /// How far in the payload it has been told that blocks were decompressed.
+    told: u64,
     rest: Rest,
 }
 
@@ -56,14 +60,15 @@ impl<'a> Rescue<'a> {
         bases: Arc<Bases>,
         nars: &'a Nars,
         size: u64,
-        directory: &Path,
+        (directory, progress): (&Path, &'a dyn Progress),
     ) -> Result<Self> {
         let plain = tempfile::tempfile_in(directory).map_err(BundleError::io(format!(
             "make a temporary file in {}",
             directory.display()
         )))?;
         let rest = Rest { plain, there: BTreeSet::new() };
-        Ok(Self { name, wreck, bases, checked: HashSet::new(), nars, size, tried: 0, rest })
+        let (checked, tried, told) = (HashSet::new(), 0, 0);
+        Ok(Self { name, wreck, bases, checked, nars, size, tried, progress, told, rest })
     }
 
     /// Looks for blocks from an offset in the file on.
@@ -187,6 +192,9 @@ impl<'a> Rescue<'a> {
                 self.rest.plain.write_all_at(&plain, position).map_err(self.failed())?;
                 self.rest.there.insert(number);
             }
+            let end = position.saturating_add(SIZE).min(self.size);
+            self.progress.bytes(end.saturating_sub(self.told));
+            self.told = self.told.max(end);
         }
         Ok(())
     }

@@ -25,6 +25,11 @@ impl Names {
         Self { before, stem, extension }
     }
 
+    /// Of a file that is called like a volume, or like the bundle.
+    pub(crate) fn of(file: &Path) -> Self {
+        Self::of_volume(file).map_or_else(|| Self::of_bundle(file), |(names, _)| names)
+    }
+
     /// Those that a volume called `file` belongs to, and its number, if it is called like one.
     pub(crate) fn of_volume(file: &Path) -> Option<(Self, u32)> {
         let (before, name) = split(file);
@@ -43,6 +48,11 @@ impl Names {
     /// The file of a volume.
     pub(crate) fn volume(&self, number: u32) -> PathBuf {
         self.before.join(format!("{}.{number:03}{}", self.stem, self.extension))
+    }
+
+    /// Where a volume waits that is whole and about to take its place.
+    pub(crate) fn waiting(&self, number: u32) -> PathBuf {
+        self.before.join(format!(".{}.{number:03}{}.new", self.stem, self.extension))
     }
 
     /// Where they all are.

@@ -15,7 +15,7 @@ use crate::{BundleError, Result};
 impl Volumes {
     /// Writes those again that are missing or damaged, and returns them as they were before. They
     /// appear when all are whole, and not before the bundle was found to be the one that was
-    /// divided.
+    /// divided. Those that whoever wrote them could not move to their places any more are moved.
     ///
     /// # Errors
     /// When not enough is left of the others, or something cannot be written. Then nothing has
@@ -24,6 +24,7 @@ impl Volumes {
         let wrong = |volume: &Volume| volume.condition != Condition::Whole;
         let wanted: Vec<Volume> = self.check().into_iter().filter(wrong).collect();
         if wanted.is_empty() {
+            self.put_in_place().map_err(self.not_written())?;
             return Ok(wanted);
         }
         let mut digest = Sha256::new();
@@ -36,7 +37,12 @@ impl Volumes {
             });
         }
         self.write_again(&wanted, begun)?;
+        self.put_in_place().map_err(self.not_written())?;
         Ok(wanted)
+    }
+
+    fn not_written(&self) -> impl FnOnce(io::Error) -> BundleError + use<> {
+        BundleError::io(format!("write volumes of {}", self.name()))
     }
 
     fn carried(&self, error: io::Error) -> BundleError {
@@ -44,7 +50,7 @@ impl Volumes {
     }
 
     fn write_again(&self, wanted: &[Volume], mut begun: Begun) -> Result<()> {
-        let failed = || BundleError::io(format!("write volumes of {}", self.name()));
+        let failed = || self.not_written();
         let layout = self.inner.layout();
         let mut unfinished = wanted
             .iter()
@@ -74,10 +80,10 @@ impl Volumes {
                 }
             }
         }
-        self.put_in_place(wanted, unfinished).map_err(failed())
+        self.finish(wanted, unfinished).map_err(failed())
     }
 
-    fn put_in_place(&self, wanted: &[Volume], unfinished: Vec<Unfinished>) -> io::Result<()> {
+    fn finish(&self, wanted: &[Volume], unfinished: Vec<Unfinished>) -> io::Result<()> {
         let mut written = Vec::new();
         for volume in unfinished {
             let number = volume.number();

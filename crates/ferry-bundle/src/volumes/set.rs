@@ -118,6 +118,12 @@ impl Volumes {
         for path in files {
             let begins =
                 beginning(path).map_err(BundleError::io(format!("open {}", path.display())))?.1;
+            let begins = match begins {
+                Beginning::Volume(header) => {
+                    Beginning::Volume(replacing(&Names::of(path)).unwrap_or(header))
+                }
+                other => other,
+            };
             match (begins, &known) {
                 (Beginning::Volume(header), None) => known = Some((header, path.clone())),
                 (Beginning::Volume(header), Some((other, file))) if !header.belongs_with(other) => {
@@ -148,15 +154,13 @@ impl Volumes {
     }
 
     fn collect(header: Header, path: &Path, files: &[PathBuf]) -> Self {
-        let names = match Names::of_volume(path) {
-            Some((names, _)) => names,
-            None => Names::of_bundle(path),
-        };
+        let names = Names::of(path);
         let found = |number: u32| {
             let beside = names.volume(number);
             // A copy under any name counts, as long as its header is whole.
             let given = files.iter().map(|path| examine(path, number, &header));
-            let mut all = given.chain([examine(&beside, number, &header)]);
+            let own = [beside.clone(), names.waiting(number)];
+            let mut all = given.chain(own.iter().map(|path| examine(path, number, &header)));
             let best = all.find(|found| found.condition == Condition::Whole);
             let named = || {
                 let called = |path: &&PathBuf| {
@@ -177,6 +181,17 @@ impl Volumes {
     #[must_use]
     pub fn name(&self) -> String {
         self.inner.names.together()
+    }
+
+    /// Moves those to their places that wait beside them, because whoever wrote them was stopped.
+    pub(super) fn put_in_place(&self) -> std::io::Result<()> {
+        let Inner { names, files, .. } = &*self.inner;
+        for (found, number) in files.iter().zip(1..) {
+            if found.path == names.waiting(number) {
+                fs::rename(&found.path, names.volume(number))?;
+            }
+        }
+        File::open(names.directory())?.sync_all()
     }
 
     /// Size of the bundle in them, in bytes.
@@ -263,17 +278,31 @@ fn tell(volume: &Volume) -> String {
 
 /// The header of any volume beside `path`, which is called like a volume or like the bundle.
 fn siblings_header(path: &Path) -> Option<(Header, PathBuf)> {
-    let called_like_a_volume = Names::of_volume(path).map(|(names, _)| names);
-    if called_like_a_volume.is_none() && path.exists() {
+    if Names::of_volume(path).is_none() && path.exists() {
         return None;
     }
-    let names = called_like_a_volume.unwrap_or_else(|| Names::of_bundle(path));
+    let names = Names::of(path);
+    if let Some(header) = replacing(&names) {
+        return Some((header, names.volume(1)));
+    }
     (1..=MOST_VOLUMES).map(|number| names.volume(number)).find_map(|sibling| {
         match beginning(&sibling).ok()?.1 {
             Beginning::Volume(header) => Some((header, sibling)),
             _ => None,
         }
     })
+}
+
+/// The header of volumes that are taking the places of others, where that was stopped halfway: the
+/// first one is in its place, and the last one still waits.
+fn replacing(names: &Names) -> Option<Header> {
+    let volume = |path: PathBuf| match beginning(&path).ok()?.1 {
+        Beginning::Volume(header) => Some(header),
+        _ => None,
+    };
+    let first = volume(names.volume(1))?;
+    let last = volume(names.waiting(first.layout.all()))?;
+    last.belongs_with(&first).then_some(first)
 }
 
 /// What there is of volume `number` at `path`.

@@ -22,24 +22,42 @@ fn bundle(length: usize) -> Vec<u8> {
 /// Files in a directory of their own.
 struct Files {
     directory: tempfile::TempDir,
+    bundle: Vec<u8>,
+    leaves: u64,
+    parity: u32,
     files: BTreeMap<String, Vec<u8>>,
 }
 
 impl Files {
     /// A bundle of `length` bytes in volumes of `leaves` pieces of 64 bytes.
     fn new(length: usize, leaves: u64, parity: u32) -> Self {
+        Self::of(&bundle(length), leaves, parity)
+    }
+
+    fn of(bundle: &[u8], leaves: u64, parity: u32) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let limit = HEADER as u64 + leaves * 96 + 1;
-        let file = directory.path().join("b.ferry");
+        let bundle = bundle.to_vec();
+        let mut files = Self { directory, bundle, leaves, parity, files: BTreeMap::new() };
+        let report = files.write_to(files.directory.path());
+        files.files = read_all(files.directory.path());
+        let files = files;
+        let sizes = || files.files.values().map(|bytes| bytes.len() as u64);
+        assert_eq!(report.files.len(), files.files.len());
+        assert_eq!(report.size, sizes().sum::<u64>());
+        assert!(sizes().all(|size| size < files.limit()));
+        files
+    }
+
+    fn limit(&self) -> u64 {
+        HEADER as u64 + self.leaves * 96 + 1
+    }
+
+    fn write_to(&self, directory: &Path) -> VolumesReport {
+        let (file, begun) = (directory.join("b.ferry"), Box::new(|_: &Path| {}));
         let mut writer =
-            VolumeWriter::with_leaves(&file, limit, parity, LEAF, Box::new(|_| {})).unwrap();
-        writer.write_all(&bundle(length)).unwrap();
-        let report = writer.finish().unwrap();
-        let files = read_all(directory.path());
-        assert_eq!(report.files.len(), files.len());
-        assert_eq!(report.size, files.values().map(|bytes| bytes.len() as u64).sum::<u64>());
-        assert!(files.values().all(|bytes| (bytes.len() as u64) < limit));
-        Self { directory, files }
+            VolumeWriter::with_leaves(&file, self.limit(), self.parity, LEAF, begun).unwrap();
+        writer.write_all(&self.bundle).unwrap();
+        writer.finish().unwrap()
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -268,6 +286,66 @@ fn volumes_of_two_bundles_under_the_same_names_are_not_mixed() {
     assert!(matches!(Volumes::find(&both), Err(BundleError::Volumes { .. })));
     files.restore();
     assert_eq!(joined(&files.find("b.001.ferry").unwrap()).unwrap(), bundle(500));
+}
+
+/// What stands in the directory at every moment at which writing `new` over `old` may stop, once
+/// all of `new` is whole: and which of the two can be read then.
+fn stops<'a>(old: &'a Files, new: &'a Files) -> Vec<(BTreeMap<String, Vec<u8>>, &'a Files)> {
+    let waiting = |name: &String| format!(".{name}.new");
+    let count = new.files.len();
+    let mut stops = Vec::new();
+    for moved in 0..=count {
+        let mut there = old.files.clone();
+        let waits = new.files.iter().take(moved);
+        there.extend(waits.map(|(name, bytes)| (waiting(name), bytes.clone())));
+        stops.push((there, old));
+    }
+    for moved in 1..=count {
+        let mut there = old.files.clone();
+        there.extend(new.files.clone().into_iter().take(moved));
+        let waits = new.files.iter().skip(moved);
+        there.extend(waits.map(|(name, bytes)| (waiting(name), bytes.clone())));
+        stops.push((there, new));
+    }
+    stops
+}
+
+#[test]
+fn volumes_written_over_others_are_one_bundle_or_the_other_wherever_it_stops() {
+    let (old, same, less, more) = (
+        Files::new(700, 2, 1),
+        Files::of(&bundle(1400)[700..], 2, 1),
+        Files::new(300, 2, 0),
+        Files::new(1300, 2, 2),
+    );
+    for (old, new) in [(&old, &same), (&old, &less), (&old, &more), (&more, &old)] {
+        for (there, whole) in stops(old, new) {
+            let directory = tempfile::tempdir().unwrap();
+            for (name, bytes) in &there {
+                fs::write(directory.path().join(name), bytes).unwrap();
+            }
+            let ours = whole.names();
+            let read = |files: &[PathBuf]| {
+                let volumes = Volumes::find(files).unwrap().unwrap();
+                assert_eq!(joined(&volumes).unwrap(), whole.bundle);
+                volumes
+            };
+            for name in ours.iter().chain(["b.ferry".to_owned()].iter()) {
+                read(&[directory.path().join(name)]);
+            }
+            let all: Vec<PathBuf> = ours.iter().map(|name| directory.path().join(name)).collect();
+            let there: Vec<PathBuf> = all.iter().filter(|path| path.exists()).cloned().collect();
+            // Finished by a repair, and by writing once more.
+            let volumes = read(&there);
+            assert_eq!(volumes.repair(Box::new(|_| {})).unwrap().len(), 0);
+            let left = read_all(directory.path());
+            assert!(whole.files.iter().all(|(name, bytes)| left.get(name) == Some(bytes)));
+            new.write_to(directory.path());
+            let left = read_all(directory.path());
+            assert!(new.files.iter().all(|(name, bytes)| left.get(name) == Some(bytes)));
+            assert!(left.keys().all(|name| !name.starts_with('.')));
+        }
+    }
 }
 
 #[test]

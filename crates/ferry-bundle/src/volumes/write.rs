@@ -116,7 +116,9 @@ impl VolumeWriter {
         Ok(())
     }
 
-    /// Adds parity, and moves all volumes to their places, the first one first.
+    /// Adds parity, and moves all volumes to their places, the first one first, once all of them
+    /// are whole and on the disk beside those. Stopped while it moves them, it leaves them where
+    /// [`Volumes::find`] finds them.
     ///
     /// # Errors
     /// When something cannot be written; then there are none.
@@ -143,16 +145,22 @@ impl VolumeWriter {
         let parity = self.add_parity(&layout)?;
         self.full.extend(parity);
         let bundle = self.digest.clone().finalize().into();
-        let mut files = Vec::new();
         for (written, number) in self.full.iter().zip(1..) {
             written.seal(&Header { number, layout, bundle, root: written.root })?;
         }
+        let directory = File::open(self.names.directory())?;
         for (written, number) in self.full.drain(..).zip(1..) {
+            written.persist(&self.names.waiting(number))?;
+        }
+        // From the first one that is in its place on, it is these that count, and all are there.
+        directory.sync_all()?;
+        let mut files = Vec::new();
+        for number in 1..=layout.all() {
             let file = self.names.volume(number);
-            written.path.persist(&file).map_err(|error| error.error)?;
+            fs::rename(self.names.waiting(number), &file)?;
             files.push(file);
         }
-        File::open(self.names.directory())?.sync_all()?;
+        directory.sync_all()?;
         let size = (1..=layout.all()).map(|number| layout.file_size(number)).sum();
         Ok(VolumesReport { files, parity: layout.parity, size })
     }

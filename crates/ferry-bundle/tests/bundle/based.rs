@@ -16,20 +16,20 @@ use crate::objects::{Memory, Object, sample};
 use crate::packed::{packed, packed_against, sections};
 use crate::receiver::{Receiver, count_same_nars, in_the_file};
 
-fn open_against(bundle: &[u8], store: &Memory) -> Result<Bundle> {
+pub(crate) fn open_against(bundle: &[u8], store: &Memory) -> Result<Bundle> {
     let stream = Cursor::new(bundle.to_vec());
     Ok(Bundle::from_stream_against(stream, "test.ferry", Some(store))?)
 }
 
 /// Derivations that no other refers to.
-fn roots(objects: &[Object]) -> Vec<StorePath> {
+pub(crate) fn roots(objects: &[Object]) -> Vec<StorePath> {
     let referred: BTreeSet<&StorePath> =
         objects.iter().flat_map(|object| object.info.other_references()).collect();
     let paths = objects.iter().map(Object::path);
     paths.filter(|path| path.is_derivation() && !referred.contains(path)).cloned().collect()
 }
 
-fn unique(objects: &[&[Object]]) -> Vec<Object> {
+pub(crate) fn unique(objects: &[&[Object]]) -> Vec<Object> {
     let mut seen = BTreeSet::new();
     let all = objects.iter().copied().flatten();
     all.filter(|object| seen.insert(object.path().clone())).cloned().collect()
@@ -62,7 +62,7 @@ fn derivations_section(bundle: &[u8]) -> usize {
 }
 
 /// A chain of derivations on a source, each with some text of its own.
-fn chain(length: usize, source: &[u8], edited: Option<usize>) -> World {
+pub(crate) fn chain(length: usize, source: &[u8], edited: Option<usize>) -> World {
     let mut world = World::new("/nix/store");
     let source = world.source("source.sh", source);
     let mut before: Option<StorePath> = None;

@@ -42,7 +42,7 @@ pub(crate) fn there(objects: &[Object]) -> Arc<dyn NarRanges> {
     Arc::new(There(Memory::of(objects)))
 }
 
-fn noise(mut seed: u64, count: usize) -> Vec<u8> {
+pub(crate) fn noise(mut seed: u64, count: usize) -> Vec<u8> {
     let next = move || {
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (seed >> 56) as u8
@@ -114,7 +114,6 @@ pub(crate) fn packed_against(objects: &[Object], against: Option<Against>, level
         level,
         sign_with: Vec::new(),
         prerequisites: Prerequisites::default(),
-        base: None,
     };
     let name = "test".to_owned();
     let mut writer = BundleWriter::new(sink.clone(), name, store.store_dir().clone(), options);

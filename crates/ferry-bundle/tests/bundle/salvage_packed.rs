@@ -216,8 +216,7 @@ fn written_again(salvage: &Salvage, level: i32, base: Option<DerivationBase>) ->
         roots: manifest.root_paths(),
         level,
         sign_with: vec![key()],
-        prerequisites: salvage.prerequisites(),
-        base,
+        prerequisites: salvage.prerequisites().with_roots_of(base),
     };
     let sink = Shared::default();
     let writer =

@@ -6,6 +6,9 @@
 // Tests make temporary directories where the environment says, and one talks to another.
 #![allow(clippy::disallowed_methods, clippy::print_stdout)]
 
+// What is asked of sources is asked of caches too.
+#[path = "../../../ferry-store/tests/facts/asking.rs"]
+mod asking;
 mod support;
 
 mod bucket;

@@ -6,6 +6,7 @@
 // Tests make temporary directories where the environment says.
 #![allow(clippy::disallowed_methods)]
 
+mod asking;
 mod support;
 
 mod http;

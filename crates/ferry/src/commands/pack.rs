@@ -62,8 +62,8 @@ pub(crate) fn run(context: &Context, options: &Pack) -> Result<(), Failure> {
     };
 
     let Selection { roots, infos } = selection;
-    let mut there = have::there(context, &options.have, store.store_dir(), &infos)?;
-    let base = match &options.base {
+    let mut there = have::there(context, &options.have, store, &infos)?;
+    let mut base = match &options.base {
         None => None,
         Some(place) => {
             let base = Base::find(context, place, store, &infos)?;
@@ -71,8 +71,8 @@ pub(crate) fn run(context: &Context, options: &Pack) -> Result<(), Failure> {
             Some(base)
         }
     };
-    let derivations = base.as_ref().and_then(|base| base.derivations.as_ref());
-    let in_base = |path: &_| derivations.is_some_and(|base| base.contains(path));
+    let derivations = base.as_mut().and_then(|base| base.derivations.take());
+    let in_base = |path: &_| derivations.as_ref().is_some_and(|base| base.contains(path));
     let thinned = leave_out(infos, &|path| there.contains(path) || in_base(path));
     let asked = &thinned.prerequisites;
     let prerequisites = Prerequisites::with_base(store, &thinned.carried, asked, derivations)?;
@@ -89,7 +89,6 @@ pub(crate) fn run(context: &Context, options: &Pack) -> Result<(), Failure> {
         level: options.level.zstd(),
         sign_with: keys.clone(),
         prerequisites,
-        base: base.and_then(|base| base.derivations),
     };
     let (report, written) = sink.write(|sink| {
         let name = options.output.display().to_string();

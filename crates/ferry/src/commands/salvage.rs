@@ -60,9 +60,8 @@ pub(crate) fn run(context: &Context, options: &cli::Salvage) -> Result<ExitCode,
             Some(DerivationBase::read(store.store(), roots)?)
         }
     };
-    let prerequisites = salvage.prerequisites();
-    let pack_options =
-        PackOptions { set, roots, level, prerequisites, base, ..PackOptions::default() };
+    let prerequisites = salvage.prerequisites().with_roots_of(base);
+    let pack_options = PackOptions { set, roots, level, prerequisites, ..PackOptions::default() };
     let offered: BTreeMap<_, _> =
         infos.iter().map(|info| (info.path.clone(), info.clone())).collect();
     Sink::new(&options.output, "a bundle")?.write(|sink| {

@@ -1,8 +1,9 @@
 //! `ferry verify`: everything in a bundle, checked.
 
-use ferry_bundle::{verify, verify_against};
+use ferry_bundle::{Bundle, Condition, VerifyReport, verify, verify_against};
 use ferry_store::Store as _;
 use ferry_store::copy::require_same_directory;
+use ferry_store::uri::OpenStore;
 use serde_json::json;
 
 use crate::base::read_content_from;
@@ -30,11 +31,15 @@ pub(crate) fn run(context: &Context, options: &Verify) -> Result<(), Failure> {
         }
     };
     let prerequisites = bundle.prerequisites().len() as u64;
+    // What parity stands in for today may be more than it can tomorrow.
+    let not_whole = volumes.iter().flatten().filter(|one| one.condition != Condition::Whole);
+    let not_whole = not_whole.count();
     let store_dir = bundle.store_dir();
     if context.json {
-        return output::json(json!({
+        output::json(json!({
             "bundle": volumes::named(&bundle, &options.files),
             "volumes": volumes.as_deref().map(volumes::json),
+            "volumesNotWhole": volumes.is_some().then_some(not_whole),
             "valid": true,
             "paths": report.copied.added,
             "narSize": report.copied.nar_size,
@@ -45,8 +50,22 @@ pub(crate) fn run(context: &Context, options: &Verify) -> Result<(), Failure> {
             "signedBy": report.signed_by,
             "untrusted":
                 report.untrusted.iter().map(|path| store_dir.render_path(path)).collect::<Vec<_>>(),
-        }));
+        }))?;
+    } else {
+        tell(context, &bundle, &report, against.as_ref());
     }
+    match not_whole {
+        0 => Ok(()),
+        count => Err(Failure::new(format!(
+            "{}: all of it can be read, but {count} of its volumes are missing or damaged",
+            bundle.name(),
+        ))
+        .hint("`ferry repair` with one of them writes those again; think of what they lie on")),
+    }
+}
+
+fn tell(context: &Context, bundle: &Bundle, report: &VerifyReport, against: Option<&OpenStore>) {
+    let prerequisites = bundle.prerequisites().len() as u64;
     context.talk.say(format!(
         "{} is whole: {}, {} of NARs, every hash right",
         bundle.describe(),
@@ -60,7 +79,7 @@ pub(crate) fn run(context: &Context, options: &Verify) -> Result<(), Failure> {
         report.untrusted.len(),
     ));
     if prerequisites > 0 {
-        context.talk.say(match &against {
+        context.talk.say(match against {
             Some(store) => format!(
                 "{} has what it leaves to it ({})",
                 store.store().describe(),
@@ -72,5 +91,4 @@ pub(crate) fn run(context: &Context, options: &Verify) -> Result<(), Failure> {
             ),
         });
     }
-    Ok(())
 }

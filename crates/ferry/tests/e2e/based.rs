@@ -175,3 +175,29 @@ fn a_bundle_against_derivations_is_salvaged_where_those_are() {
     };
     assert_eq!(recipe(&island), recipe(&sender.machine));
 }
+
+#[test]
+fn a_bundle_against_derivations_is_asked_and_left_out_where_those_are() {
+    let Some(world) = World::open() else { return };
+    let sender = Changed::new(&world, NixVersion::V2_26);
+    sender.pack_second(FIRST);
+    let island = sender.island(&world, NixVersion::V2_26);
+    carry(&sender.machine, &island, SECOND);
+    let closure = format!("closure(run, {})", sender.second);
+    let ask = ["query", &closure, "--store", SECOND];
+    let failed = ferry(&island, ask).fails();
+    assert!(failed.stderr.contains("one more --store"), "{}", failed.stderr);
+    let wanted = query(&sender.machine, &["--requisites", &sender.second]);
+    for stores in [["--store", "local"], ["--store", "auto"]] {
+        let told = ferry(&island, ask).args(stores).ok();
+        assert_eq!(sorted(told.lines()), sorted(wanted.iter().map(String::as_str)));
+    }
+    // Whoever has loaded it has what is in it.
+    let from = &sender.machine;
+    let pack = ["pack", &sender.second, "--have", SECOND, "-o", "/tmp/rest.ferry"];
+    ferry(from, pack).succeed();
+    let rest = ferry(from, ["ls", "/tmp/rest.ferry"]).ok();
+    let carried = ferry(from, ["ls", SECOND, "--against", "local"]).ok();
+    assert!(carried.lines().count() > 3, "{carried}");
+    assert!(carried.lines().all(|path| !rest.lines().any(|other| other == path)), "{rest}");
+}

@@ -27,6 +27,7 @@ mod hostile;
 mod installables;
 mod interrupted;
 mod inventory;
+mod json;
 mod nix_functions;
 mod output;
 mod query;

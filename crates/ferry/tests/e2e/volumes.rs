@@ -63,6 +63,11 @@ fn volumes_load_in_any_order_with_one_missing_and_one_damaged() {
         for said in ["c.002.ferry is missing or damaged", "c.003.ferry is missing or damaged"] {
             assert!(loaded.stderr.contains(said), "{}", loaded.stderr);
         }
+        let verified = ferry(&receiver, ["verify", "--json", &file(1)]).fails();
+        assert_eq!(verified.code(), 1);
+        assert!(verified.stderr.contains("2 of its volumes"), "{}", verified.stderr);
+        let said: serde_json::Value = serde_json::from_slice(&verified.stdout).unwrap();
+        assert_eq!((&said["valid"], &said["volumesNotWhole"]), (&true.into(), &2.into()));
         let mut wanted = closure(sender, top);
         wanted.extend(closure(sender, &noise));
         wanted.sort();
@@ -72,6 +77,7 @@ fn volumes_load_in_any_order_with_one_missing_and_one_damaged() {
         let repaired = ferry(&receiver, ["repair", &file(1)]).succeed();
         assert!(repaired.stderr.contains("wrote volume 2 "), "{}", repaired.stderr);
         assert_eq!(volumes(&receiver), volumes(sender));
+        ferry(&receiver, ["verify", "--quiet", &file(1)]).ok();
     });
 }
 

@@ -13,9 +13,11 @@ mod directory;
 mod error;
 mod facts;
 mod listing;
+mod pieces;
 mod place;
 mod publish;
 mod reader;
+mod whole;
 mod writer;
 
 pub use address::CacheAddress;

@@ -73,17 +73,16 @@ impl Place {
     /// How many small files to get at a time.
     pub(crate) fn connections(&self) -> usize {
         match self {
-            Self::Directory(_) => 1,
+            Self::Directory(_) => cores(),
             Self::Web { client, .. } => client.connections(),
         }
     }
 
     /// How many NARs to read at a time.
     pub(crate) fn nars_at_a_time(&self) -> usize {
-        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         match self {
-            Self::Directory(_) => cores,
-            Self::Web { client, .. } => client.connections().min(NARS_AT_A_TIME.max(cores)),
+            Self::Directory(_) => cores(),
+            Self::Web { client, .. } => client.connections().min(NARS_AT_A_TIME.max(cores())),
         }
     }
 
@@ -224,6 +223,10 @@ impl Place {
         }
         Ok(())
     }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 /// What Nix says that a file is.

@@ -11,6 +11,7 @@ mod support;
 mod damage;
 mod facts;
 mod interrupted;
+mod many;
 mod memory;
 mod nix_facts;
 mod nix_reads;

@@ -31,9 +31,19 @@ impl Freight {
         self.roots.iter().all(|root| root.ends_with(".drv"))
     }
 
+    /// What of the roots is carried, as `--set` has it.
+    pub(crate) fn set(&self) -> &'static str {
+        if self.is_recipe() { "recipe" } else { "runtime" }
+    }
+
+    /// What makes `nix copy` carry the same.
+    pub(crate) fn nix_kind(&self) -> &'static str {
+        if self.is_recipe() { "--derivation" } else { "" }
+    }
+
     /// `ferry pack`, into a file named by the level.
     pub(crate) fn pack(&self, level: &str) -> MachineCommand {
-        let set = if self.is_recipe() { "recipe" } else { "runtime" };
+        let set = self.set();
         let file = format!("/data/{level}.ferry");
         self.here
             .command("ferry")
@@ -59,14 +69,28 @@ impl Freight {
         )
     }
 
+    /// `nix copy` into a binary cache.
+    pub(crate) fn nix_copy_out(&self, address: &str) -> MachineCommand {
+        self.nix_copy(&self.here, &["--to", address])
+    }
+
+    /// `nix copy` out of a binary cache, on the other side.
+    pub(crate) fn nix_copy_in(&self, address: &str) -> MachineCommand {
+        self.nix_copy(&self.there, &["--no-check-sigs", "--from", address])
+    }
+
+    fn nix_copy(&self, machine: &Machine, options: &[&str]) -> MachineCommand {
+        let kind = Some(self.nix_kind()).filter(|kind| !kind.is_empty());
+        machine.command("nix").arg("copy").args(kind).args(options).args(&self.roots)
+    }
+
     /// `nix copy` into a new flat binary cache, and that as one file `DIRECTORY.tar.gz`.
     pub(crate) fn copy_out(&self, compression: &str, directory: &str) -> MachineCommand {
-        let derivation = if self.is_recipe() { "--derivation " } else { "" };
-        let roots = self.roots.join(" ");
+        let (kind, roots) = (self.nix_kind(), self.roots.join(" "));
         shell(
             &self.here,
             &format!(
-                "nix copy {derivation}--to 'file://{directory}?compression={compression}' {roots} \
+                "nix copy {kind} --to 'file://{directory}?compression={compression}' {roots} \
                  && tar -C {directory} -czf {directory}.tar.gz ."
             ),
         )
@@ -84,7 +108,10 @@ impl Freight {
 
     /// Brings a flat binary cache across, likewise: [`CACHE`].
     pub(crate) fn bring_cache(&self) {
-        self.carry(CACHE, || drop(self.copy_out("zstd", CACHE).ok()));
+        self.carry(CACHE, || {
+            let address = format!("file://{CACHE}?compression=zstd");
+            drop(self.nix_copy_out(&address).ok());
+        });
     }
 
     /// Brings all three across.
@@ -115,16 +142,6 @@ impl Freight {
     /// `nix-store --import` of the export on the other side.
     pub(crate) fn import(&self) -> MachineCommand {
         shell(&self.there, &format!("zstd -q -d -c {EXPORT} | nix-store --import"))
-    }
-
-    /// `nix copy` from the cache on the other side.
-    pub(crate) fn copy_in(&self) -> MachineCommand {
-        let derivation: &[&str] = if self.is_recipe() { &["--derivation"] } else { &[] };
-        self.there
-            .command("nix")
-            .args(["copy", "--no-check-sigs", "--from", &format!("file://{CACHE}")])
-            .args(derivation)
-            .args(&self.roots)
     }
 
     /// Takes the other side's store and caches away.
@@ -177,4 +194,12 @@ pub(crate) fn size_of(path: &Path) -> u64 {
     fs::metadata(path)
         .unwrap_or_else(|error| panic!("cannot look at {}: {error}", path.display()))
         .len()
+}
+
+/// The size of all files below a directory, in bytes.
+pub(crate) fn tree_size(directory: &Path) -> u64 {
+    let entries = fs::read_dir(directory)
+        .unwrap_or_else(|error| panic!("cannot list {}: {error}", directory.display()));
+    let size = |path: &Path| if path.is_dir() { tree_size(path) } else { size_of(path) };
+    entries.flatten().map(|entry| size(&entry.path())).sum()
 }

@@ -42,6 +42,15 @@ pub(crate) fn add_mixed_trees(machine: &Machine, bytes: u64) -> Vec<String> {
     added.lines().map(str::to_owned).collect()
 }
 
+/// Adds what is in `/usr/bin`, `/usr/lib` and so on to the store, each as a path of its own, and
+/// returns the paths: real programs and their data, small files and large ones.
+pub(crate) fn add_real_trees(machine: &Machine) -> Vec<String> {
+    // Links lead elsewhere, and not every name is one of a store path.
+    let find = "find /usr/*/ -mindepth 1 -maxdepth 1 ! -type l -regex '.*/[a-zA-Z0-9+._?=-]+'";
+    let add = format!("{find} ! -name '.*' | LC_ALL=C sort | xargs nix-store --add");
+    machine.command("sh").args(["-euc", &add]).ok().lines().map(str::to_owned).collect()
+}
+
 fn make_tree(path: &Path, tree: u64, larger: u64) -> io::Result<()> {
     let mut text = Text::new(tree);
     for number in 0..SMALL_FILES {

@@ -8,6 +8,7 @@
 //!
 //! `docs/benchmarks.md` says how to read it. Needs root, as [`ferry_test_world`] does.
 
+mod cache;
 mod delta;
 mod derivations;
 mod facts;

@@ -9,6 +9,7 @@ use clap::ValueEnum;
 use ferry_test_world::trees;
 use ferry_test_world::{Machine, NixVersion, World, big_graph};
 
+use crate::cache;
 use crate::delta::Delta;
 use crate::derivations::Derivations;
 use crate::freight::{BUNDLE, CACHE, EXPORT, Freight, shell, size_of};
@@ -40,6 +41,14 @@ pub(crate) enum Name {
     Verify,
     /// How time grows with the number of derivations
     Growth,
+    /// The recipe of a large graph, into a binary cache
+    CacheOut,
+    /// The same, from a binary cache into a store
+    CacheIn,
+    /// A binary cache that has all of it already
+    CacheAgain,
+    /// Real and generated trees, and one large file, into a binary cache
+    CacheTrees,
 }
 
 /// Everything that sections share, each made when the first of them wants it.
@@ -52,6 +61,7 @@ pub(crate) struct Bench {
     noise: OnceCell<Freight>,
     text: OnceCell<Freight>,
     mixed: OnceCell<Freight>,
+    real: OnceCell<Freight>,
 }
 
 impl Bench {
@@ -65,6 +75,7 @@ impl Bench {
             noise: OnceCell::new(),
             text: OnceCell::new(),
             mixed: OnceCell::new(),
+            real: OnceCell::new(),
         }
     }
 
@@ -77,6 +88,8 @@ impl Bench {
 
     /// Measures one part.
     pub(crate) fn section(&self, name: Name) -> Vec<Section> {
+        let runs = self.options.runs;
+        let recipe = || self.recipe(self.options.drvs);
         match name {
             Name::Graph => vec![self.graph()],
             Name::RecipeOut => vec![self.recipe_out()],
@@ -100,6 +113,13 @@ impl Bench {
             }
             Name::Verify => vec![self.verify()],
             Name::Growth => vec![self.growth()],
+            Name::CacheOut => vec![cache::out(&recipe(), &["zstd", "xz", "none"], runs)],
+            Name::CacheIn => vec![cache::into_store(&recipe(), runs)],
+            Name::CacheAgain => vec![cache::again(&recipe(), runs)],
+            Name::CacheTrees => {
+                let trees = [self.real(), self.mixed(), self.noise()];
+                trees.map(|trees| cache::out(trees, &["zstd", "xz"], runs)).into()
+            }
         }
     }
 
@@ -153,6 +173,12 @@ impl Bench {
             let name =
                 format!("200 trees of 104 files, about {} in all", crate::report::size(bytes));
             self.freight(name, |here| generate::add_mixed_trees(here, bytes))
+        })
+    }
+
+    fn real(&self) -> &Freight {
+        self.real.get_or_init(|| {
+            self.freight("the files of a small Debian".to_owned(), generate::add_real_trees)
         })
     }
 
@@ -362,6 +388,6 @@ fn import<'a>(freight: &'a Freight, ferry: &str) -> Case<'a> {
 
 fn copy_in<'a>(freight: &'a Freight, ferry: &str) -> Case<'a> {
     Case::peer("nix copy --no-check-sigs --from file:// (zstd)", ferry, move || {
-        freight.copy_in().measure()
+        freight.nix_copy_in(&format!("file://{CACHE}")).measure()
     })
 }

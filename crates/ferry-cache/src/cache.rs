@@ -17,6 +17,9 @@ use crate::place::{CACHE_INFO, Place};
 use crate::writer::{CacheWriter, WriteSettings};
 use crate::{CacheAddress, CacheError, CacheFacts, reader, walk};
 
+/// So many narinfos are kept in memory, about a kilobyte each.
+const KEPT: usize = 1 << 15;
+
 /// A binary cache. It is not looked at before it is asked something.
 pub struct BinaryCache {
     pub(crate) place: Arc<Place>,
@@ -27,6 +30,9 @@ pub struct BinaryCache {
     checked: OnceLock<()>,
     /// Where the NARs of the paths are that it was asked about.
     files: Mutex<HashMap<StorePath, NarFile>>,
+    /// What it has said when it was asked for facts, until it is asked for the path infos: what is
+    /// copied is worked out before.
+    said: Mutex<HashMap<StorePath, Narinfo>>,
 }
 
 /// Where the NAR of a path is, as its narinfo says.
@@ -55,6 +61,7 @@ impl BinaryCache {
             scratch: PathBuf::from("/tmp"),
             checked: OnceLock::new(),
             files: Mutex::default(),
+            said: Mutex::default(),
         })
     }
 
@@ -102,6 +109,14 @@ impl BinaryCache {
             keep(&name, &text);
             Ok(Some(narinfo))
         })
+    }
+
+    /// Keeps what it has said until it is asked for the path info.
+    pub(crate) fn keep(&self, narinfo: Narinfo) {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        if said.len() < KEPT {
+            said.insert(narinfo.info.path.clone(), narinfo);
+        }
     }
 
     /// Looks at its `nix-cache-info`, once.
@@ -217,7 +232,15 @@ impl Store for BinaryCache {
     }
 
     fn path_infos(&self, paths: &[StorePath]) -> Result<Vec<Option<PathInfo>>> {
-        let found = self.narinfos(paths)?;
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut found: Vec<Option<Narinfo>> = paths.iter().map(|path| said.remove(path)).collect();
+        drop(said);
+        let is_open =
+            |(path, found): (&StorePath, &Option<Narinfo>)| found.is_none().then(|| path.clone());
+        let open: Vec<StorePath> = paths.iter().zip(&found).filter_map(is_open).collect();
+        let asked = self.narinfos(&open)?;
+        let places = found.iter_mut().filter(|found| found.is_none());
+        places.zip(asked).for_each(|(place, narinfo)| *place = narinfo);
         found.iter().flatten().try_for_each(|narinfo| self.note(narinfo))?;
         Ok(found.into_iter().map(|narinfo| Some(narinfo?.info)).collect())
     }

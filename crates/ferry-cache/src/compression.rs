@@ -165,6 +165,11 @@ impl CompressionSetting {
         })
     }
 
+    /// The level, as zstd's library has it.
+    pub(crate) fn zstd_level(self) -> i32 {
+        i32::try_from(self.level).unwrap_or(i32::MAX)
+    }
+
     /// The method.
     #[must_use]
     pub fn method(self) -> Compression {
@@ -190,8 +195,7 @@ impl CompressionSetting {
             }
             Compression::Xz => Encoder::Xz(XzEncoder::new(file, self.level)),
             Compression::Zstd => {
-                let level = i32::try_from(self.level).unwrap_or(i32::MAX);
-                let mut encoder = zstd::stream::write::Encoder::new(file, level)?;
+                let mut encoder = zstd::stream::write::Encoder::new(file, self.zstd_level())?;
                 encoder.set_pledged_src_size(Some(size))?;
                 if wide {
                     // One worker makes the same of it as several, and something else than none.

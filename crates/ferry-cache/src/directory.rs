@@ -5,7 +5,7 @@
 //! made in a directory for temporary files.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -76,6 +76,27 @@ pub(crate) fn list(
         }
     }
     Ok(())
+}
+
+/// Writes a file that is called by the hash of what is in it, if there is none of its name. Returns
+/// whether it is there now: a file of that name with anything else in it is left alone. It may be
+/// somebody's who still writes it, or has died over it.
+pub(crate) fn write_new(cache: &Path, name: &str, bytes: &[u8]) -> Result<bool, CacheError> {
+    let file = cache.join(name);
+    match File::create_new(&file) {
+        Ok(mut open) => open.write_all(bytes).map(|()| true).map_err(|error| {
+            let _ = fs::remove_file(&file);
+            CacheError::io("write", file.display())(error)
+        }),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            let mut there = Vec::new();
+            // What cannot be read is replaced as well.
+            let read = File::open(&file)
+                .and_then(|open| open.take(bytes.len() as u64 + 1).read_to_end(&mut there));
+            Ok(read.is_ok() && there == bytes)
+        }
+        Err(error) => Err(CacheError::io("write", file.display())(error)),
+    }
 }
 
 /// Where files are made before they have a place.

@@ -41,24 +41,21 @@ impl<'a> CacheFacts<'a> {
     /// When it cannot be asked, is of another store, or what it answers is not a narinfo of the
     /// path asked about.
     pub fn narinfos(&self, paths: &[StorePath]) -> Result<Vec<Option<Narinfo>>, CacheError> {
-        let mut found: Vec<Option<Narinfo>> = paths.iter().map(|path| self.kept(path)).collect();
-        let open: Vec<(usize, StorePath)> = paths
-            .iter()
-            .enumerate()
-            .filter(|(index, _)| matches!(found.get(*index), Some(None)))
-            .map(|(index, path)| (index, path.clone()))
-            .collect();
-        let asked: Vec<StorePath> = open.iter().map(|(_, path)| path.clone()).collect();
-        let fetched = self.cache.fetch_all(&asked, |name, text| {
+        Ok(self.ask(paths)?.into_iter().map(|(narinfo, _)| narinfo).collect())
+    }
+
+    /// The same; with each, whether the cache was asked now.
+    fn ask(&self, paths: &[StorePath]) -> Result<Vec<(Option<Narinfo>, bool)>, CacheError> {
+        let mut found: Vec<_> = paths.iter().map(|path| (self.kept(path), false)).collect();
+        let open = paths.iter().zip(&found).filter(|(_, (narinfo, _))| narinfo.is_none());
+        let open: Vec<StorePath> = open.map(|(path, _)| path.clone()).collect();
+        let fetched = self.cache.fetch_all(&open, |name, text| {
             if let Some(answers) = &self.answers {
                 answers.put(name, text);
             }
         })?;
-        for ((index, _), narinfo) in open.into_iter().zip(fetched) {
-            if let Some(place) = found.get_mut(index) {
-                *place = narinfo;
-            }
-        }
+        let places = found.iter_mut().filter(|(narinfo, _)| narinfo.is_none());
+        places.zip(fetched).for_each(|(place, narinfo)| *place = (narinfo, true));
         Ok(found)
     }
 
@@ -82,8 +79,12 @@ impl Facts for CacheFacts<'_> {
         let Question::Objects(nodes) = question else { return Ok(()) };
         let paths: Vec<StorePath> = nodes.iter().filter_map(|node| ledger.path(*node)).collect();
         for batch in paths.chunks(BATCH) {
-            for narinfo in self.narinfos(batch)?.into_iter().flatten() {
+            for (narinfo, is_new) in self.ask(batch)? {
+                let Some(narinfo) = narinfo else { continue };
                 enter(&narinfo, self.cache.store_dir(), ledger);
+                if is_new {
+                    self.cache.keep(narinfo);
+                }
             }
         }
         Ok(())

@@ -15,12 +15,14 @@ mod error;
 mod facts;
 mod index;
 mod listing;
+mod pieces;
 mod place;
 mod publish;
 mod reader;
 mod sign;
 mod verify;
 mod walk;
+mod whole;
 mod writer;
 
 pub use address::CacheAddress;

@@ -80,7 +80,7 @@ impl Place {
     /// How many small files to get at a time.
     pub(crate) fn connections(&self) -> usize {
         match self {
-            Self::Directory(_) => 1,
+            Self::Directory(_) => cores(),
             Self::Web { client, .. } => client.connections(),
             Self::Bucket(bucket) => bucket.connections(),
         }
@@ -88,10 +88,9 @@ impl Place {
 
     /// How many NARs to read at a time.
     pub(crate) fn nars_at_a_time(&self) -> usize {
-        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         match self {
-            Self::Directory(_) => cores,
-            _ => self.connections().min(NARS_AT_A_TIME.max(cores)),
+            Self::Directory(_) => cores(),
+            _ => self.connections().min(NARS_AT_A_TIME.max(cores())),
         }
     }
 
@@ -257,6 +256,10 @@ impl Place {
         }
         Ok(())
     }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 /// What Nix says that a file is.

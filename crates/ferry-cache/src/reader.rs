@@ -1,8 +1,9 @@
 //! Reading NARs out of a binary cache.
 //!
 //! Several threads fetch and decompress, each its own NAR, in the order in which they are wanted;
-//! the caller's takes them one by one. What is held in memory is capped: [`QUEUE`] pieces of
-//! [`CHUNK`] bytes of each NAR under way, and what the decoders hold.
+//! the caller's takes them one by one. From a disk, many small ones are one piece of work. What is
+//! held in memory is capped: [`QUEUE`] pieces of [`CHUNK`] bytes of each NAR under way, and what the
+//! decoders hold.
 //!
 //! The hash and the size of the compressed file are checked, which Nix does not do. The last piece
 //! of a NAR is held back until they are, so that nothing is taken for whole that is not.
@@ -19,23 +20,33 @@ use ferry_store::{Error, NarVisitor, Result};
 use sha2::{Digest as _, Sha256};
 
 use crate::cache::NarFile;
+use crate::whole::WholeDecoder;
 use crate::{BinaryCache, CacheError};
 
 /// Bytes to a piece, and pieces that may wait.
 const CHUNK: usize = 128 << 10;
 const QUEUE: usize = 8;
-/// How many NARs are under way for each thread: small ones wait whole for their turn.
+/// How many NARs, or groups of small ones, are under way for each thread: small ones wait whole
+/// for their turn.
 const AHEAD: usize = 4;
+/// NARs up to this size in bytes are read in groups: so many of them, or so many bytes. Waking
+/// each other for every one would cost more than reading it.
+const SMALL: u64 = 64 << 10;
+const GROUP: usize = 64;
+const GROUP_BYTES: u64 = 256 << 10;
 
 enum Message {
+    /// NARs that are whole.
+    Whole(VecDeque<Vec<u8>>),
     Data(Vec<u8>),
     /// The NAR is whole, or cannot be read.
     End(std::result::Result<(), Error>),
 }
 
+/// One NAR, or several small ones.
 struct Job<'a> {
-    info: &'a PathInfo,
-    file: &'a NarFile,
+    infos: &'a [PathInfo],
+    files: &'a [NarFile],
     sender: SyncSender<Message>,
 }
 
@@ -51,36 +62,41 @@ pub(crate) fn read_nars(
         for _ in 0..threads {
             let queue = queue.clone();
             scope.spawn(move || {
+                let mut decoder = WholeDecoder::default();
                 for job in queue {
-                    let outcome = produce(cache, &job);
-                    // Where nobody listens any more, the visitor has failed, and says so itself.
-                    let _ = job.sender.send(Message::End(outcome));
+                    produce_all(cache, &job, &mut decoder);
                 }
             });
         }
         // Owned by this closure, so that a failing visit ends the threads.
         let (jobs, queue) = (jobs, queue);
-        let mut coming = wanted.iter().zip(&files);
-        let mut under_way: VecDeque<(&PathInfo, Receiver<Message>)> = VecDeque::new();
+        let (mut infos, mut files) = (wanted, files.as_slice());
+        let mut under_way: VecDeque<(&[PathInfo], Receiver<Message>)> = VecDeque::new();
         let outcome = loop {
-            while under_way.len() < threads * AHEAD {
-                let Some((info, file)) = coming.next() else { break };
+            while under_way.len() < threads * AHEAD && !infos.is_empty() {
+                let count = group(cache, infos, files);
+                let (group, rest) = infos.split_at_checked(count).unwrap_or((infos, &[]));
+                let (places, places_left) = files.split_at_checked(count).unwrap_or((files, &[]));
+                (infos, files) = (rest, places_left);
                 let (sender, receiver) = sync_channel(QUEUE);
                 // The threads live as long as this.
-                let _ = jobs.send(Job { info, file, sender });
-                under_way.push_back((info, receiver));
+                let _ = jobs.send(Job { infos: group, files: places, sender });
+                under_way.push_back((group, receiver));
             }
-            let Some((info, receiver)) = under_way.pop_front() else { break Ok(()) };
-            let mut nar = Incoming { receiver, chunk: io::Cursor::default(), end: None };
-            let visited = visit(info, &mut nar);
-            // A file that cannot be read explains a visitor that got too little; one that is fine
-            // may have been left in the middle by a visitor that failed.
-            let outcome = match nar.end_so_far() {
-                Some(Err(error)) => Err(error),
-                _ => visited,
-            };
-            if outcome.is_err() {
-                break outcome;
+            let Some((group, receiver)) = under_way.pop_front() else { break Ok(()) };
+            let mut nars = Incoming::new(receiver);
+            let visited = group.iter().enumerate().try_for_each(|(number, info)| {
+                let visited = visit(info, &mut nars);
+                // A file that cannot be read explains a visitor that got too little; one that is
+                // fine may have been left in the middle by a visitor that failed.
+                match nars.end_so_far() {
+                    Some(Err(error)) => Err(error),
+                    None if visited.is_ok() && number + 1 < group.len() => nars.skip(),
+                    _ => visited,
+                }
+            });
+            if visited.is_err() {
+                break visited;
             }
         };
         // What is queued is not begun.
@@ -89,36 +105,81 @@ pub(crate) fn read_nars(
     })
 }
 
-/// Reads one NAR and hands it over.
-fn produce(cache: &BinaryCache, job: &Job<'_>) -> Result<()> {
-    let url = || match job.file.url.contains("://") {
-        true => ferry_store::message::harmless(&job.file.url),
-        false => cache.place.shown_file(&job.file.url),
+/// How many of the first NARs to read as one piece of work.
+fn group(cache: &BinaryCache, infos: &[PathInfo], files: &[NarFile]) -> usize {
+    if cache.place.is_remote() {
+        return 1;
+    }
+    let mut bytes = 0;
+    let small = infos.iter().zip(files).take(GROUP).take_while(|(info, file)| {
+        let is_small = info.nar_size <= SMALL && file.size.is_some_and(|size| size <= SMALL);
+        bytes += info.nar_size;
+        is_small && bytes <= GROUP_BYTES
+    });
+    small.count().max(1)
+}
+
+/// Reads the NARs of a job and hands them over.
+fn produce_all(cache: &BinaryCache, job: &Job<'_>, decoder: &mut WholeDecoder) {
+    let is_group = job.infos.len() > 1;
+    let mut whole = VecDeque::new();
+    for (info, file) in job.infos.iter().zip(job.files) {
+        let open = || cache.place.open(&file.url, file.size).ok().flatten();
+        let read = is_group.then(open).flatten();
+        if let Some(nar) = read.and_then(|mut read| decoder.decode(&mut read, file, info.nar_size))
+        {
+            whole.push_back(nar);
+            continue;
+        }
+        let before = std::mem::take(&mut whole);
+        // Where nobody listens any more, the visitor has failed, and says so itself.
+        if !before.is_empty() && job.sender.send(Message::Whole(before)).is_err() {
+            return;
+        }
+        let outcome = produce(cache, info, file, &job.sender);
+        if job.sender.send(Message::End(outcome)).is_err() {
+            return;
+        }
+    }
+    if !whole.is_empty() {
+        let _ = job.sender.send(Message::Whole(whole));
+    }
+}
+
+/// Reads one NAR and hands it over in pieces.
+fn produce(
+    cache: &BinaryCache,
+    info: &PathInfo,
+    described: &NarFile,
+    sender: &SyncSender<Message>,
+) -> Result<()> {
+    let url = || match described.url.contains("://") {
+        true => ferry_store::message::harmless(&described.url),
+        false => cache.place.shown_file(&described.url),
     };
-    let path = || cache.store_dir.render_path(&job.info.path);
+    let path = || cache.store_dir.render_path(&info.path);
     let bad = |reason: String| CacheError::BadNar { path: path(), url: url(), reason };
-    let Some(file) = cache.place.open(&job.file.url, job.file.size)? else {
+    let Some(file) = cache.place.open(&described.url, described.size)? else {
         return Err(CacheError::NoNar { path: path(), url: url() }.into());
     };
     let state = Rc::new(RefCell::new(FileState { file, hasher: Sha256::new(), size: 0 }));
     let ended_early = |state: &RefCell<FileState>, found: String| {
         let size = state.borrow().size;
-        match job.file.size {
+        match described.size {
             Some(expected) if size < expected => {
                 bad(format!("it ends after {size} of {expected} bytes"))
             }
             _ => bad(found),
         }
     };
-    let mut decoder = job
-        .file
+    let mut decoder = described
         .compression
         .decoder(FileReader(Rc::clone(&state)))
         .map_err(|error| bad(error.to_string()))?;
-    let mut left = job.info.nar_size;
+    let mut left = info.nar_size;
     let mut held_back: Option<Vec<u8>> = None;
     let gone = |data: Option<Vec<u8>>| match data {
-        Some(data) => job.sender.send(Message::Data(data)).is_err(),
+        Some(data) => sender.send(Message::Data(data)).is_err(),
         None => false,
     };
     loop {
@@ -134,7 +195,7 @@ fn produce(cache: &BinaryCache, job: &Job<'_>) -> Result<()> {
             break;
         }
         left = left.checked_sub(chunk.len() as u64).ok_or_else(|| {
-            bad(format!("it decompresses to more than the {} bytes promised", job.info.nar_size))
+            bad(format!("it decompresses to more than the {} bytes promised", info.nar_size))
         })?;
         if gone(held_back.replace(chunk)) {
             return Ok(());
@@ -144,15 +205,15 @@ fn produce(cache: &BinaryCache, job: &Job<'_>) -> Result<()> {
     let mut rest = FileReader(Rc::clone(&state));
     io::copy(&mut rest, &mut io::sink()).map_err(|error| bad(error.to_string()))?;
     let size = state.borrow().size;
-    if job.file.size.is_some_and(|expected| expected != size) {
-        let expected = job.file.size.unwrap_or_default();
+    if described.size.is_some_and(|expected| expected != size) {
+        let expected = described.size.unwrap_or_default();
         return Err(ended_early(
             &state,
             format!("it has {size} bytes, and should have {expected}"),
         )
         .into());
     }
-    if let Some(expected) = &job.file.hash {
+    if let Some(expected) = &described.hash {
         let found = NixHash::Sha256(state.borrow().hasher.clone().finalize().into());
         let is_known = matches!(expected, NixHash::Sha256(_));
         if is_known && found != *expected {
@@ -184,25 +245,54 @@ impl Read for FileReader {
     }
 }
 
-/// The pieces of one NAR as a reader.
+/// The NARs of one job, one behind the other, as a reader that ends where one of them ends.
 struct Incoming {
     receiver: Receiver<Message>,
+    /// Whole NARs that come after the one that is being read.
+    whole: VecDeque<Vec<u8>>,
     chunk: io::Cursor<Vec<u8>>,
+    /// How the NAR ends that is being read, once that is known.
     end: Option<std::result::Result<(), Error>>,
 }
 
 impl Incoming {
-    /// How the NAR ended, if all of it that there is was read. Waits where only the end is left.
-    fn end_so_far(mut self) -> Option<std::result::Result<(), Error>> {
+    fn new(receiver: Receiver<Message>) -> Self {
+        Self { receiver, whole: VecDeque::new(), chunk: io::Cursor::default(), end: None }
+    }
+
+    /// How the NAR ended, if all of it that there is was read, and goes on to the next. Waits where
+    /// only the end is left.
+    fn end_so_far(&mut self) -> Option<std::result::Result<(), Error>> {
         let is_read = self.chunk.position() >= self.chunk.get_ref().len() as u64;
         if self.end.is_none() && is_read {
             self.next();
         }
-        self.end
+        self.chunk = io::Cursor::default();
+        self.end.take()
+    }
+
+    /// Skips the rest of a NAR, and goes on to the next.
+    fn skip(&mut self) -> Result<()> {
+        loop {
+            if let Some(end) = self.end.take() {
+                self.chunk = io::Cursor::default();
+                return end;
+            }
+            self.next();
+        }
     }
 
     fn next(&mut self) {
+        if let Some(nar) = self.whole.pop_front() {
+            self.chunk = io::Cursor::new(nar);
+            self.end = Some(Ok(()));
+            return;
+        }
         match self.receiver.recv() {
+            Ok(Message::Whole(nars)) => {
+                self.whole = nars;
+                self.next();
+            }
             Ok(Message::Data(bytes)) => self.chunk = io::Cursor::new(bytes),
             Ok(Message::End(outcome)) => self.end = Some(outcome),
             Err(_) => {

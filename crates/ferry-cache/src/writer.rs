@@ -1,34 +1,43 @@
 //! Writing a binary cache.
 //!
-//! The caller's thread reads and checks NARs; others compress them, several at a time. A small NAR
-//! is handed over in memory, a large one in pieces while it is read.
+//! The caller's thread reads and checks NARs; others compress them, several at a time, and one gives
+//! what they make its place. Small NARs are handed over in memory, a large one in pieces while it is
+//! read.
 
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{self, BufWriter, Read, Write as _};
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use crossbeam_channel::{Sender, bounded};
+use crossbeam_channel::{self as channel, Sender, bounded};
 use ferry_formats::narinfo::{self, CacheInfo, Narinfo};
-use ferry_formats::{NixHash, PathInfo, StoreDir, nixbase32};
+use ferry_formats::{NixHash, PathInfo, StoreDir, StorePath, nixbase32};
 use ferry_store::admission::{Admitted, Plan};
 use ferry_store::{Error, Result, StoreWriter};
 use sha2::{Digest as _, Sha256};
 
 use crate::compression::CompressionSetting;
 use crate::directory::{self, Staging};
+use crate::pieces::{Piece, Pieces, Sink, Tee};
 use crate::place::{CACHE_INFO, Place};
 use crate::publish::{Made, Publisher};
+use crate::whole::WholeEncoder;
 use crate::{CacheError, listing};
 
 /// NARs up to this size in bytes are handed over in memory.
 const SMALL: u64 = 2 << 20;
+/// So many of them, or so many bytes, are handed over at a time: waking each other for every one
+/// of them would cost more than compressing it.
+const GROUP: usize = 64;
+const GROUP_BYTES: usize = 256 << 10;
 /// Bytes to a piece of a larger one, and pieces that may wait.
 const CHUNK: usize = 256 << 10;
 const QUEUE: usize = 16;
+/// Groups that were made and may wait for their places.
+const MADE: usize = 32;
 
 /// How to write to a cache.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -46,16 +55,10 @@ pub struct WriteSettings {
 }
 
 enum Job {
-    /// A NAR that was checked.
-    Whole(Vec<u8>, PathInfo),
+    /// NARs that were checked.
+    Whole(Vec<(Vec<u8>, PathInfo)>),
     /// A NAR that is being read.
-    Pieces(PathInfo, Receiver<Piece>),
-}
-
-enum Piece {
-    Data(Vec<u8>),
-    /// That was all, and it is what it should be. Where this does not come, it is not.
-    Verified,
+    Pieces(Box<PathInfo>, Receiver<Piece>),
 }
 
 /// What all threads have at hand.
@@ -65,7 +68,6 @@ struct Shared {
     settings: WriteSettings,
     threads: NonZero<usize>,
     staging: Arc<Staging>,
-    publisher: Mutex<Publisher>,
     /// Held while a large NAR is compressed on several threads.
     wide: Mutex<()>,
     /// The first failure.
@@ -74,8 +76,12 @@ struct Shared {
 
 pub(crate) struct CacheWriter {
     shared: Arc<Shared>,
+    /// Small NARs that are yet to be handed over, and how many bytes that is.
+    group: Vec<(Vec<u8>, PathInfo)>,
+    group_bytes: usize,
     jobs: Option<Sender<Job>>,
     workers: Vec<JoinHandle<()>>,
+    publishing: Option<JoinHandle<Option<Publisher>>>,
 }
 
 impl CacheWriter {
@@ -105,25 +111,38 @@ impl CacheWriter {
             settings: settings.clone(),
             threads,
             staging,
-            publisher: Mutex::new(publisher),
             wide: Mutex::new(()),
             failure: Mutex::new(None),
         });
         let (jobs, queue) = bounded(2 * workers);
+        let (made, to_publish) = bounded(MADE);
         let workers = (0..workers)
             .map(|_| {
-                let (shared, queue) = (Arc::clone(&shared), queue.clone());
-                thread::spawn(move || {
-                    for job in queue {
-                        if let Err(error) = shared.work(job) {
-                            lock(&shared.failure).get_or_insert(error);
-                            return;
-                        }
-                    }
-                })
+                let (shared, queue, made) = (Arc::clone(&shared), queue.clone(), made.clone());
+                thread::spawn(move || shared.work_all(&queue, &made))
             })
             .collect();
-        Ok(Self { shared, jobs: Some(jobs), workers })
+        let publishing = {
+            let shared = Arc::clone(&shared);
+            thread::spawn(move || shared.publish_all(publisher, &to_publish))
+        };
+        Ok(Self {
+            shared,
+            group: Vec::new(),
+            group_bytes: 0,
+            jobs: Some(jobs),
+            workers,
+            publishing: Some(publishing),
+        })
+    }
+
+    /// Hands over the small NARs that were gathered.
+    fn hand_over_group(&mut self) -> Result<()> {
+        self.group_bytes = 0;
+        match std::mem::take(&mut self.group) {
+            group if group.is_empty() => Ok(()),
+            group => self.hand_over(Job::Whole(group)),
+        }
     }
 
     fn hand_over(&mut self, job: Job) -> Result<()> {
@@ -143,14 +162,20 @@ impl CacheWriter {
         })
     }
 
-    /// Waits until everything handed over is made.
-    fn join(&mut self) -> Result<()> {
+    /// Waits until everything handed over is made, and returns what still has to get its place.
+    fn join(&mut self) -> Result<Publisher> {
+        let handed_over = self.hand_over_group();
         self.jobs = None;
         let ended: Vec<_> = self.workers.drain(..).map(JoinHandle::join).collect();
+        let publisher = self.publishing.take().and_then(|thread| thread.join().ok()).flatten();
+        handed_over?;
         if ended.iter().any(std::result::Result::is_err) {
             return Err(self.failure());
         }
-        lock(&self.shared.failure).take().map_or(Ok(()), Err)
+        match lock(&self.shared.failure).take() {
+            Some(error) => Err(error),
+            None => publisher.ok_or_else(|| self.failure()),
+        }
     }
 }
 
@@ -162,10 +187,16 @@ impl StoreWriter for CacheWriter {
         if info.nar_size <= SMALL {
             let mut nar = Vec::with_capacity(usize::try_from(info.nar_size).unwrap_or_default());
             admitted.verify(|reader| reader.read_to_end(&mut nar).map(drop).map_err(reading()))?;
-            return self.hand_over(Job::Whole(nar, info));
+            self.group_bytes += nar.len();
+            self.group.push((nar, info));
+            // Whoever waits for a server wants as many others as possible to wait as well.
+            let is_enough = self.group.len() >= GROUP || self.group_bytes >= GROUP_BYTES;
+            let is_enough = is_enough || self.shared.place.is_remote();
+            return if is_enough { self.hand_over_group() } else { Ok(()) };
         }
+        self.hand_over_group()?;
         let (pieces, receiver): (SyncSender<Piece>, _) = sync_channel(QUEUE);
-        self.hand_over(Job::Pieces(info, receiver))?;
+        self.hand_over(Job::Pieces(Box::new(info), receiver))?;
         let verified = admitted.verify(|reader| {
             loop {
                 let mut chunk = Vec::with_capacity(CHUNK);
@@ -184,8 +215,7 @@ impl StoreWriter for CacheWriter {
     }
 
     fn finish(mut self: Box<Self>) -> Result<()> {
-        self.join()?;
-        Ok(lock(&self.shared.publisher).finish()?)
+        Ok(self.join()?.finish()?)
     }
 }
 
@@ -193,8 +223,8 @@ impl Drop for CacheWriter {
     fn drop(&mut self) {
         // What was made before something went wrong elsewhere is whole, and need not be made again.
         if self.jobs.is_some()
-            && self.join().is_ok()
-            && let Err(error) = lock(&self.shared.publisher).publish()
+            && let Ok(mut publisher) = self.join()
+            && let Err(error) = publisher.publish()
         {
             tracing::debug!(%error, "what was made is lost");
         }
@@ -228,30 +258,69 @@ fn describe(
 }
 
 impl Shared {
-    fn work(&self, job: Job) -> Result<()> {
-        match job {
-            Job::Whole(nar, info) => {
-                let made = self.make(&info, nar.as_slice())?;
-                self.hand_in(&info, made)
-            }
-            Job::Pieces(info, receiver) => {
-                let mut pieces = Pieces { receiver, chunk: io::Cursor::default(), end: None };
-                let made = self.make(&info, &mut pieces);
-                if pieces.end == Some(true) {
-                    return self.hand_in(&info, made?);
+    /// Does what there is to do, until there is no more of it or something fails.
+    fn work_all(&self, jobs: &channel::Receiver<Job>, made: &Sender<Vec<(StorePath, Made)>>) {
+        let mut encoder = WholeEncoder::new(self.settings.compression);
+        for job in jobs {
+            match self.work(job, &mut encoder) {
+                Ok(done) => {
+                    if made.send(done).is_err() {
+                        // Whoever gives files their places has said why that went wrong.
+                        return;
+                    }
                 }
-                // Whoever reads it has found out what is wrong with it, or will hear from us.
-                match (pieces.end, made) {
-                    (None, Err(error)) => Err(error),
-                    _ => Ok(()),
+                Err(error) => {
+                    lock(&self.failure).get_or_insert(error);
+                    return;
                 }
             }
         }
     }
 
-    /// Hands what was made to whoever gives it its place. To the web all but the narinfo goes at
-    /// once: what no narinfo speaks of is not looked at.
-    fn hand_in(&self, info: &PathInfo, mut made: Made) -> Result<()> {
+    /// Gives what was made its place, while more is made.
+    fn publish_all(
+        &self,
+        mut publisher: Publisher,
+        made: &channel::Receiver<Vec<(StorePath, Made)>>,
+    ) -> Option<Publisher> {
+        for (path, made) in made.iter().flatten() {
+            if let Err(error) = publisher.take(&path, made) {
+                lock(&self.failure).get_or_insert(error.into());
+                return None;
+            }
+        }
+        Some(publisher)
+    }
+
+    fn work(&self, job: Job, encoder: &mut WholeEncoder) -> Result<Vec<(StorePath, Made)>> {
+        match job {
+            Job::Whole(nars) => {
+                let mut done = Vec::with_capacity(nars.len());
+                for (nar, info) in nars {
+                    let path = info.path.clone();
+                    let made = self.make_whole(info, &nar, encoder)?;
+                    done.push((path, self.put_early(made)?));
+                }
+                Ok(done)
+            }
+            Job::Pieces(info, receiver) => {
+                let mut pieces = Pieces::new(receiver);
+                let path = info.path.clone();
+                let made = self.make(*info, &mut pieces);
+                if pieces.end == Some(true) {
+                    return Ok(vec![(path, self.put_early(made?)?)]);
+                }
+                // Whoever reads it has found out what is wrong with it, or will hear from us.
+                match (pieces.end, made) {
+                    (None, Err(error)) => Err(error),
+                    _ => Ok(Vec::new()),
+                }
+            }
+        }
+    }
+
+    /// To the web all but the narinfo goes at once: what no narinfo speaks of is not looked at.
+    fn put_early(&self, mut made: Made) -> Result<Made> {
         if self.place.is_remote() {
             let narinfo = made.files.pop();
             for (file, name) in std::mem::take(&mut made.files) {
@@ -259,11 +328,33 @@ impl Shared {
             }
             made.files.extend(narinfo);
         }
-        Ok(lock(&self.publisher).take(&info.path, made)?)
+        Ok(made)
     }
 
-    /// Makes the files for a path.
-    fn make(&self, info: &PathInfo, nar: impl Read) -> Result<Made> {
+    /// Makes the files for a path with a small NAR. The NAR of a cache on a disk gets its place at
+    /// once: moving it there would take as long again as writing it, and until there is a narinfo
+    /// nobody looks at it.
+    fn make_whole(&self, info: PathInfo, nar: &[u8], encoder: &mut WholeEncoder) -> Result<Made> {
+        let path = || self.store_dir.render_path(&info.path);
+        let packed = encoder
+            .encode(nar)
+            .map_err(|error| Error::io(format!("compress {}", path()))(error))?;
+        let listing = match self.settings.write_nar_listing {
+            true => listing::list(nar).map_err(|error| self.malformed(&info, &error))?,
+            false => None,
+        };
+        let digest = Sha256::digest(&packed).into();
+        let url = self.url(&digest);
+        let is_there = match self.place.as_ref() {
+            Place::Directory(cache) => directory::write_new(cache, &url, &packed)?,
+            place => place.has(&url, packed.len() as u64)?,
+        };
+        let file = if is_there { None } else { Some(self.write(&packed)?) };
+        self.describe(info, file, digest, packed.len() as u64, listing)
+    }
+
+    /// Makes the files for a path with a large NAR.
+    fn make(&self, info: PathInfo, nar: impl Read) -> Result<Made> {
         let setting = self.settings.compression;
         let is_wide = info.nar_size >= CompressionSetting::WIDE;
         let _alone = is_wide.then(|| lock(&self.wide));
@@ -281,10 +372,7 @@ impl Shared {
             let listed = listing::list(&mut tee);
             listed.map_err(|error| match error {
                 ferry_formats::nar::Error::Io(error) => failed()(error),
-                other => Error::MalformedNar {
-                    path: self.store_dir.render_path(&info.path),
-                    reason: other.to_string(),
-                },
+                other => self.malformed(&info, &other),
             })
         } else {
             io::copy(&mut tee, &mut io::sink()).map(|_| None).map_err(failed())
@@ -296,39 +384,52 @@ impl Shared {
         let listing = listed?;
         let mut sink = encoder.finish().map_err(failed())?;
         sink.file.flush().map_err(failed())?;
-        self.name(info, file.clone(), sink.hasher.finalize().into(), sink.size, listing)
+        let digest = sink.hasher.finalize().into();
+        // The name is a hash: what is there under it is this, unless somebody has damaged it.
+        let is_there = self.place.has(&self.url(&digest), sink.size)?;
+        if is_there {
+            fs::remove_file(&file).map_err(CacheError::io("remove", file.display()))?;
+        }
+        self.describe(info, Some(file).filter(|_| !is_there), digest, sink.size, listing)
     }
 
-    /// Finds names for what was made.
-    fn name(
+    fn malformed(&self, info: &PathInfo, error: &ferry_formats::nar::Error) -> Error {
+        let path = self.store_dir.render_path(&info.path);
+        Error::MalformedNar { path, reason: error.to_string() }
+    }
+
+    /// What a NAR is called once it is compressed.
+    fn url(&self, digest: &[u8; 32]) -> String {
+        let suffix = self.settings.compression.method().suffix();
+        format!("nar/{}.nar{suffix}", nixbase32::encode(digest))
+    }
+
+    /// Makes what belongs to a NAR of that digest and size: its narinfo, and its listing. `file` is
+    /// the NAR where it has no place yet.
+    fn describe(
         &self,
-        info: &PathInfo,
-        file: PathBuf,
+        info: PathInfo,
+        file: Option<PathBuf>,
         digest: [u8; 32],
         size: u64,
         listing: Option<Vec<u8>>,
     ) -> Result<Made> {
         let method = self.settings.compression.method();
-        let url = format!("nar/{}.nar{}", nixbase32::encode(&digest), method.suffix());
+        let url = self.url(&digest);
         let narinfo = Narinfo {
-            info: info.clone(),
+            info,
             url: url.clone(),
             compression: narinfo::Compression::parse(method.name()),
             file_hash: Some(NixHash::Sha256(digest)),
             file_size: Some(size),
         };
+        let path = &narinfo.info.path;
         let text = narinfo.render(&self.store_dir).map_err(|error| CacheError::Unfit {
-            path: self.store_dir.render_path(&info.path),
+            path: self.store_dir.render_path(path),
             reason: error.to_string(),
         })?;
-        let mut files = Vec::with_capacity(3);
-        // The name is a hash: what is there under it is this, unless somebody has damaged it.
-        if self.place.has(&url, size)? {
-            fs::remove_file(&file).map_err(CacheError::io("remove", file.display()))?;
-        } else {
-            files.push((file, url));
-        }
-        let name = narinfo::file_name(&info.path);
+        let mut files: Vec<_> = file.into_iter().map(|file| (file, url.clone())).collect();
+        let name = narinfo::file_name(path);
         if let Some(listing) = listing {
             files.push((self.write(&listing)?, name.replace(".narinfo", ".ls")));
         }
@@ -340,67 +441,5 @@ impl Shared {
         let file = self.staging.new_file();
         fs::write(&file, bytes).map_err(CacheError::io("write", file.display()))?;
         Ok(file)
-    }
-}
-
-/// A file being written, with the hash and the size of what is in it.
-struct Sink {
-    file: BufWriter<File>,
-    hasher: Sha256,
-    size: u64,
-}
-
-impl Write for Sink {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file.write_all(bytes)?;
-        self.hasher.update(bytes);
-        self.size += bytes.len() as u64;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// Compresses what is read through it.
-struct Tee<R, W> {
-    nar: R,
-    encoder: W,
-    failure: Option<io::Error>,
-}
-
-impl<R: Read, W: Write> Read for Tee<R, W> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.nar.read(buffer)?;
-        if let Err(error) = self.encoder.write_all(buffer.get(..count).unwrap_or_default()) {
-            self.failure = Some(error);
-            return Err(io::Error::other("what is read cannot be written"));
-        }
-        Ok(count)
-    }
-}
-
-/// The pieces of one NAR as a reader.
-struct Pieces {
-    receiver: Receiver<Piece>,
-    chunk: io::Cursor<Vec<u8>>,
-    /// Whether it was what it should be, once that is known.
-    end: Option<bool>,
-}
-
-impl Read for Pieces {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
-            let count = self.chunk.read(buffer)?;
-            if count > 0 || buffer.is_empty() || self.end.is_some() {
-                return Ok(count);
-            }
-            match self.receiver.recv() {
-                Ok(Piece::Data(bytes)) => self.chunk = io::Cursor::new(bytes),
-                Ok(Piece::Verified) => self.end = Some(true),
-                Err(_) => self.end = Some(false),
-            }
-        }
     }
 }

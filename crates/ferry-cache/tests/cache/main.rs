@@ -16,6 +16,7 @@ mod damage;
 mod facts;
 mod index;
 mod interrupted;
+mod many;
 mod memory;
 mod nix_facts;
 mod nix_reads;

@@ -17,7 +17,7 @@ use ferry_store::{CopyReport, Destination, Result, Store, copy};
 use ferry_test_world::{Machine, NixVersion, Origin, World, crossing};
 use tempfile::TempDir;
 
-pub(crate) use crate::asking::{explorer, impatient, missing, parse, path, run_closure, text};
+pub(crate) use crate::asking::{explorer, impatient, parse, path, run_closure, text};
 
 /// A key made from a fixed seed, as it stands in a file.
 pub(crate) fn key_text(name: &str, seed: u8) -> String {

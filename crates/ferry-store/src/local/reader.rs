@@ -1,11 +1,12 @@
 //! NARs out of the files of a store.
 //!
 //! One thread walks the files and encodes; the caller's thread takes the bytes. Between them
-//! stands a short queue, so memory does not depend on how large an object is. Small NARs are handed
-//! over many at a time: threads that wake each other for every file do little else.
+//! stands a short queue, so memory does not depend on how large an object is. Many small NARs make
+//! one message: waking each other for every one of them would cost more than reading it.
 
+use std::collections::VecDeque;
 use std::io::{self, Read, Write};
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use ferry_formats::{PathInfo, StorePath, nar};
 
@@ -13,17 +14,19 @@ use super::layout::Layout;
 use crate::store::NarVisitor;
 use crate::{Error, Result};
 
-/// Bytes that are handed over together, about, messages in which they come, and how many times
-/// that may wait.
+/// Bytes to a message, and messages that may wait.
 const CHUNK: usize = 256 << 10;
-const MESSAGES: usize = 512;
-const QUEUE: usize = 8;
+const QUEUE: usize = 16;
 
-enum Message {
-    Data(Vec<u8>),
-    /// The NAR is complete, or could not be read.
-    End(std::result::Result<(), nar::Error>),
+/// The next bytes, of one NAR or of several.
+#[derive(Default)]
+struct Message {
+    bytes: Vec<u8>,
+    /// Where in them NARs end, and whether each is complete or could not be read.
+    ends: VecDeque<(usize, End)>,
 }
+
+type End = std::result::Result<(), nar::Error>;
 
 pub(super) fn read_nars(
     layout: &Layout,
@@ -33,24 +36,21 @@ pub(super) fn read_nars(
     let (sender, receiver) = sync_channel(QUEUE);
     std::thread::scope(|scope| {
         scope.spawn(move || {
-            let mut lot = Lot { sender: &sender, messages: Vec::new(), size: 0 };
+            let mut writer = Chunks { sender: &sender, message: Message::default() };
             for info in wanted {
-                let mut writer = Chunks { lot: &mut lot, buffer: Vec::new() };
-                let outcome = nar::dump(&layout.real_path(&info.path), &mut writer)
-                    .and_then(|()| writer.flush().map_err(nar::Error::Io));
+                let outcome = nar::dump(&layout.real_path(&info.path), &mut writer);
                 // Nobody listens any more: the visitor has failed, and says so itself.
-                if lot.add(Message::End(outcome), 0).is_err() {
+                if writer.end(outcome).is_err() {
                     return;
                 }
             }
-            let _ = lot.hand_over();
+            let _ = writer.flush();
         });
         // Owned by this closure, so that a failing visit ends the other thread.
-        let mut messages = receiver.into_iter().flatten();
+        let mut nars = Nars { receiver, message: Message::default(), position: 0 };
         wanted.iter().try_for_each(|info| {
-            let mut reader = Incoming::new(&mut messages);
-            let visited = visit(info, &mut reader);
-            let read = reader.drain();
+            let visited = visit(info, &mut nars);
+            let read = nars.drain();
             match (visited, read) {
                 // A file that cannot be read explains a visitor that got too little.
                 (_, Err(error)) => Err(read_error(layout, &info.path, error)),
@@ -71,93 +71,81 @@ pub(super) fn read_error(layout: &Layout, path: &StorePath, error: nar::Error) -
     }
 }
 
-/// Messages that are handed over together.
-struct Lot<'a> {
-    sender: &'a SyncSender<Vec<Message>>,
-    messages: Vec<Message>,
-    /// Bytes in them.
-    size: usize,
+/// Collects what the encoder writes into messages.
+struct Chunks<'a> {
+    sender: &'a SyncSender<Message>,
+    message: Message,
 }
 
-impl Lot<'_> {
-    fn add(&mut self, message: Message, size: usize) -> io::Result<()> {
-        self.messages.push(message);
-        self.size += size;
-        let is_enough = self.size >= CHUNK || self.messages.len() >= MESSAGES;
-        if is_enough { self.hand_over() } else { Ok(()) }
-    }
-
-    fn hand_over(&mut self) -> io::Result<()> {
-        self.size = 0;
-        let messages = std::mem::take(&mut self.messages);
-        self.sender.send(messages).map_err(|_| io::ErrorKind::BrokenPipe.into())
+impl Chunks<'_> {
+    /// Notes the end of a NAR.
+    fn end(&mut self, outcome: End) -> io::Result<()> {
+        let is_failure = outcome.is_err();
+        self.message.ends.push_back((self.message.bytes.len(), outcome));
+        if is_failure || self.message.bytes.len() >= CHUNK { self.flush() } else { Ok(()) }
     }
 }
 
-/// Collects what the encoder writes into chunks.
-struct Chunks<'a, 'b> {
-    lot: &'a mut Lot<'b>,
-    buffer: Vec<u8>,
-}
-
-impl Write for Chunks<'_, '_> {
+impl Write for Chunks<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.buffer.extend_from_slice(bytes);
-        if self.buffer.len() >= CHUNK {
+        self.message.bytes.extend_from_slice(bytes);
+        if self.message.bytes.len() >= CHUNK {
             self.flush()?;
         }
         Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        let chunk = std::mem::take(&mut self.buffer);
-        let size = chunk.len();
-        if size == 0 { Ok(()) } else { self.lot.add(Message::Data(chunk), size) }
+        if self.message.bytes.is_empty() && self.message.ends.is_empty() {
+            return Ok(());
+        }
+        let message = std::mem::take(&mut self.message);
+        self.sender.send(message).map_err(|_| io::ErrorKind::BrokenPipe.into())
     }
 }
 
-/// The chunks of one NAR as a reader.
-struct Incoming<'a, I> {
-    messages: &'a mut I,
-    chunk: io::Cursor<Vec<u8>>,
-    end: Option<std::result::Result<(), nar::Error>>,
+/// All NARs one behind the other, as a reader that ends where one of them ends.
+struct Nars {
+    receiver: Receiver<Message>,
+    message: Message,
+    /// How much of the message was read.
+    position: usize,
 }
 
-impl<'a, I: Iterator<Item = Message>> Incoming<'a, I> {
-    fn new(messages: &'a mut I) -> Self {
-        Self { messages, chunk: io::Cursor::default(), end: None }
-    }
-
-    fn next(&mut self) {
-        match self.messages.next() {
-            Some(Message::Data(bytes)) => self.chunk = io::Cursor::new(bytes),
-            Some(Message::End(outcome)) => self.end = Some(outcome),
-            None => {
+impl Nars {
+    /// What is at hand of the NAR that is being read; nothing at its end.
+    fn at_hand(&mut self) -> &[u8] {
+        loop {
+            let end = self.message.ends.front().map(|(end, _)| *end);
+            let limit = end.unwrap_or(self.message.bytes.len());
+            if self.position < limit || end.is_some() {
+                return self.message.bytes.get(self.position..limit).unwrap_or_default();
+            }
+            self.position = 0;
+            self.message = self.receiver.recv().unwrap_or_else(|_| {
                 let gone = io::Error::other("the thread that reads the store ended");
-                self.end = Some(Err(nar::Error::Io(gone)));
-            }
+                Message { ends: [(0, Err(nar::Error::Io(gone)))].into(), ..Message::default() }
+            });
         }
     }
 
-    /// Skips what was not read and reports how the NAR ended.
-    fn drain(mut self) -> std::result::Result<(), nar::Error> {
+    /// Skips what was not read of a NAR, reports how it ended, and goes on to the next.
+    fn drain(&mut self) -> End {
         loop {
-            if let Some(outcome) = self.end.take() {
-                return outcome;
+            let left = self.at_hand().len();
+            if left == 0 {
+                break;
             }
-            self.next();
+            self.position += left;
         }
+        self.message.ends.pop_front().map_or(Ok(()), |(_, outcome)| outcome)
     }
 }
 
-impl<I: Iterator<Item = Message>> Read for Incoming<'_, I> {
+impl Read for Nars {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
-            let count = self.chunk.read(buffer)?;
-            if count > 0 || buffer.is_empty() || self.end.is_some() {
-                return Ok(count);
-            }
-            self.next();
-        }
+        let count = self.at_hand().read(buffer)?;
+        self.position += count;
+        Ok(count)
     }
 }

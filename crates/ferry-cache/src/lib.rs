@@ -13,9 +13,11 @@ mod directory;
 mod error;
 mod facts;
 mod listing;
+mod logs;
 mod place;
 mod publish;
 mod reader;
+mod realisations;
 mod writer;
 
 pub use address::CacheAddress;

@@ -149,6 +149,14 @@ impl Place {
         }
     }
 
+    /// Whether there is a file of this name.
+    pub(crate) fn contains(&self, name: &str) -> Result<bool, CacheError> {
+        match self {
+            Self::Directory(directory) => Ok(directory.join(name).exists()),
+            Self::Web { .. } => self.has(name, 0),
+        }
+    }
+
     /// Gives a file its place, all at once. On a disk it has to be beside it, and goes there.
     pub(crate) fn put(&self, file: &Path, name: &str) -> Result<(), CacheError> {
         match self {
@@ -231,7 +239,8 @@ fn content_type(name: &str) -> &'static str {
     match name {
         CACHE_INFO => "text/x-nix-cache-info",
         name if name.ends_with(".narinfo") => "text/x-nix-narinfo",
-        name if name.ends_with(".ls") => "application/json",
+        name if name.ends_with(".ls") || name.ends_with(".doi") => "application/json",
+        name if name.starts_with("log/") => "text/plain; charset=utf-8",
         _ => "application/x-nix-nar",
     }
 }

@@ -35,6 +35,8 @@ pub enum Answer {
     CutAfter(usize),
     /// The file, a byte now and then for as long as the client waits.
     Drip(Duration),
+    /// The same before the file, too.
+    DripAll(Duration),
 }
 
 #[derive(Debug, Default)]
@@ -260,10 +262,17 @@ fn answer_all(stream: &TcpStream, state: &Mutex<State>, gathered: &Condvar) -> i
                 let sent = part.body.get(..count).unwrap_or_default();
                 return writer.write_all(&[part.head("").as_bytes(), sent].concat());
             }
-            Some(Answer::Drip(pause)) => {
-                writer.write_all(part.head("").as_bytes())?;
-                for byte in part.body {
-                    writer.write_all(&[*byte])?;
+            Some(Answer::Drip(pause) | Answer::DripAll(pause)) => {
+                let head = part.head("");
+                let slow = match special {
+                    Some(Answer::Drip(_)) => {
+                        writer.write_all(head.as_bytes())?;
+                        part.body.to_vec()
+                    }
+                    _ => [head.as_bytes(), part.body].concat(),
+                };
+                for byte in slow {
+                    writer.write_all(&[byte])?;
                     thread::sleep(pause);
                 }
                 continue;

@@ -8,6 +8,7 @@
 
 mod support;
 
+mod bad_servers;
 mod damage;
 mod facts;
 mod interrupted;
@@ -15,4 +16,5 @@ mod memory;
 mod nix_facts;
 mod nix_reads;
 mod nix_writes;
+mod realisations;
 mod round_trip;

@@ -10,7 +10,7 @@ use ferry_formats::{PathInfo, StoreDir, StorePath};
 use ferry_graph::{Explorer, Facts, Kind, NodeSet};
 use ferry_store::closure::closure;
 use ferry_store::facts::ReferencesGraph;
-use ferry_store::http::HttpOptions;
+use ferry_store::http::{HttpOptions, HttpTimeouts};
 use ferry_store::local::{Layout, LocalStore, UnregisteredStore};
 use ferry_store::progress::Silent;
 use ferry_store::trust::TrustPolicy;
@@ -67,6 +67,12 @@ pub(crate) fn impatient() -> HttpOptions {
         longest_wait: Duration::from_millis(10),
         ..HttpOptions::default()
     }
+}
+
+/// The same, giving up on a server that says nothing after a fifth of a second.
+pub(crate) fn hasty() -> HttpOptions {
+    let read = Duration::from_millis(200);
+    HttpOptions { timeouts: HttpTimeouts { read, ..impatient().timeouts }, ..impatient() }
 }
 
 /// The binary cache at an address.

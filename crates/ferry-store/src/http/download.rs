@@ -2,20 +2,18 @@
 
 use std::io::{self, Read};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ureq::Body;
 use ureq::http::header::{CONTENT_LENGTH, CONTENT_RANGE, ETAG, LAST_MODIFIED};
 use ureq::http::{HeaderMap, Response, StatusCode, Uri};
 
+use super::metered::Metered;
 use super::{Got, HttpClient, HttpError, Wanted, is_passing_io, without_password};
 use crate::message::harmless;
 
 /// A connection that brought at least so many bytes does not count as a failed attempt.
 const PROGRESS: u64 = 64 << 10;
-/// A server that sends fewer bytes than this in the time that it may take for the next ones
-/// ([`HttpTimeouts::read`](super::HttpTimeouts::read)) counts as silent.
-const LEAST: u64 = 256;
 
 /// From where on something is wanted.
 #[derive(Clone, Copy)]
@@ -40,7 +38,11 @@ pub(super) struct Opened {
 impl Opened {
     /// Takes an answer of success to a request for all of it or the rest of it. Nothing where the
     /// part sent is not the part asked for.
-    pub(super) fn new(response: Response<Body>, rest: Option<Rest<'_>>) -> Option<Self> {
+    pub(super) fn new(
+        response: Response<Body>,
+        rest: Option<Rest<'_>>,
+        patience: Duration,
+    ) -> Option<Self> {
         let headers = response.headers();
         let number = |name| text(headers, name)?.trim().parse::<u64>().ok();
         let (start, total) = if response.status() == StatusCode::PARTIAL_CONTENT {
@@ -55,7 +57,8 @@ impl Opened {
         // A weak tag says that the meaning is the same, and not the bytes.
         let tag = text(headers, ETAG).filter(|tag| !tag.starts_with("W/"));
         let validator = tag.or_else(|| text(headers, LAST_MODIFIED)).map(str::to_owned);
-        let body = Box::new(response.into_body().into_with_config().limit(u64::MAX).reader());
+        let body = response.into_body().into_with_config().limit(u64::MAX).reader();
+        let body = Box::new(Metered::new(body, patience));
         Some(Self { body, start, total, validator })
     }
 }
@@ -85,9 +88,6 @@ pub(super) struct Download {
     since: u64,
     /// How often it broke, and brought next to nothing before.
     failures: u32,
-    /// How long was waited for how many bytes.
-    waited: Duration,
-    brought: u64,
 }
 
 impl Download {
@@ -100,26 +100,14 @@ impl Download {
             position: 0,
             since: 0,
             failures: 0,
-            waited: Duration::ZERO,
-            brought: 0,
         }
     }
 
     /// Reads from the connection that there is.
     fn read_on(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let begun = Instant::now();
         let count = self.opened.body.read(buffer)?;
         if count == 0 && self.opened.total.is_some_and(|total| self.position < total) {
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the connection was closed"));
-        }
-        self.waited += begun.elapsed();
-        self.brought += count as u64;
-        if self.waited > self.client.options.timeouts.read {
-            if self.brought < LEAST && count > 0 {
-                let silent = "the server sends next to nothing";
-                return Err(io::Error::new(io::ErrorKind::TimedOut, silent));
-            }
-            (self.waited, self.brought) = (Duration::ZERO, 0);
         }
         Ok(count)
     }
@@ -160,7 +148,7 @@ impl Download {
         }
         let total = self.opened.total.or(opened.total);
         self.opened = Opened { total, validator, ..opened };
-        (self.since, self.waited, self.brought) = (self.position, Duration::ZERO, 0);
+        self.since = self.position;
         Ok(())
     }
 

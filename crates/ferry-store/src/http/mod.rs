@@ -7,6 +7,7 @@
 
 mod download;
 mod error;
+mod metered;
 mod options;
 
 use std::fmt;
@@ -25,6 +26,7 @@ use ureq::{Agent, Body, Proxy};
 
 use crate::message::{beginning, harmless};
 use download::{Download, Opened, Rest};
+use metered::Metered;
 
 pub use error::HttpError;
 pub use options::{HttpOptions, HttpProxy, HttpTimeouts};
@@ -72,6 +74,7 @@ impl HttpClient {
             .tls_config(TlsConfig::builder().root_certs(certificates).build())
             .timeout_resolve(Some(connect))
             .timeout_connect(Some(connect))
+            .timeout_recv_response(Some(read))
             .timeout_per_read(Some(read))
             .timeout_per_write(Some(read))
             .timeout_global(Some(total))
@@ -204,13 +207,13 @@ impl HttpClient {
         let status = response.status();
         if matches!(wanted, Wanted::Stored { .. }) && status.is_success() {
             // What is read to its end leaves the connection usable.
-            let _ = read(response.body_mut(), ERROR_BODY_LIMIT);
+            let _ = self.read(response.body_mut(), ERROR_BODY_LIMIT);
             return Outcome::Done(Got::Bytes(Vec::new()));
         }
         if let Wanted::Stream(rest) = wanted
             && (status == StatusCode::OK || status == StatusCode::PARTIAL_CONTENT)
         {
-            return match Opened::new(response, rest) {
+            return match Opened::new(response, rest, self.options.timeouts.read) {
                 Some(opened) => Outcome::Done(Got::Stream(opened)),
                 None => {
                     let other = "the server sends another part than the one asked for";
@@ -223,7 +226,7 @@ impl HttpClient {
                 Wanted::Bytes(limit) => limit,
                 _ => return Outcome::Done(Got::Bytes(Vec::new())),
             };
-            return match read(response.body_mut(), limit) {
+            return match self.read(response.body_mut(), limit) {
                 Ok(bytes) if bytes.len() as u64 > limit => {
                     Outcome::TooLong { limit, beginning: beginning(&bytes) }
                 }
@@ -236,7 +239,7 @@ impl HttpClient {
             .get("retry-after")
             .and_then(|value| value.to_str().ok()?.trim().parse().ok().map(Duration::from_secs));
         // What an error looks like does not matter if it cannot be read.
-        let body = read(response.body_mut(), ERROR_BODY_LIMIT).unwrap_or_default();
+        let body = self.read(response.body_mut(), ERROR_BODY_LIMIT).unwrap_or_default();
         Outcome::Status { status: status.as_u16(), wait, beginning: beginning(&body) }
     }
 
@@ -248,6 +251,17 @@ impl HttpClient {
     ) -> Result<ureq::http::Response<Body>, ureq::Error> {
         let request = self.agent.put(uri).content_type(content_type);
         request.config().timeout_global(None).build().send(file)
+    }
+
+    /// Reads a body, and one byte more than `limit` of one that is longer.
+    fn read(&self, body: &mut Body, limit: u64) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        // The limit of ureq's own counts compressed bytes.
+        let body = body.with_config().limit(u64::MAX).reader();
+        Metered::new(body, self.options.timeouts.read)
+            .take(limit.saturating_add(1))
+            .read_to_end(&mut bytes)?;
+        Ok(bytes)
     }
 
     /// How long to wait after this many attempts. Up to half of it is left to chance, so that
@@ -297,18 +311,6 @@ enum Outcome {
     TooLong { limit: u64, beginning: String },
     Status { status: u16, wait: Option<Duration>, beginning: String },
     Failed(ureq::Error),
-}
-
-/// Reads a body, and one byte more than `limit` of one that is longer.
-fn read(body: &mut Body, limit: u64) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    // The limit of ureq's own counts compressed bytes.
-    body.with_config()
-        .limit(u64::MAX)
-        .reader()
-        .take(limit.saturating_add(1))
-        .read_to_end(&mut bytes)?;
-    Ok(bytes)
 }
 
 /// Whether a status means that it may be better later: what Nix retries.

@@ -325,13 +325,22 @@ fn a_file_that_changes_while_it_is_read_is_an_error() {
 
 #[test]
 fn a_server_that_sends_next_to_nothing_is_given_up() {
-    let origin = Origin::start();
-    origin.serve("/file", long());
-    origin.serve_ranges();
-    let drip = || Answer::Drip(std::time::Duration::from_millis(20));
-    (0..10).for_each(|_| origin.answer_next("/file", drip()));
+    let pause = std::time::Duration::from_millis(20);
     let options = HttpOptions { retries: 2, ..hasty() };
-    let error = stream(&options, &format!("{}/file", origin.url())).unwrap_err();
-    assert!(error.to_string().contains("next to nothing"), "{error}");
-    assert!(error.to_string().contains("3 attempts"), "{error}");
+    for drip in [Answer::Drip(pause), Answer::DripAll(pause)] {
+        let origin = Origin::start();
+        origin.serve("/file", long());
+        origin.serve_ranges();
+        (0..20).for_each(|_| origin.answer_next("/file", drip.clone()));
+        let url = format!("{}/file", origin.url());
+        let mut bytes = Vec::new();
+        let client = HttpClient::new(&options).unwrap();
+        let read = client.open(&url).map_err(std::io::Error::other);
+        let error = read.and_then(|mut reader| reader.read_to_end(&mut bytes)).unwrap_err();
+        let said = ["next to nothing", "no answer in time"];
+        assert!(said.iter().any(|said| error.to_string().contains(said)), "{drip:?}: {error}");
+        assert!(error.to_string().contains("3 attempts"), "{drip:?}: {error}");
+        let error = client.get(&url, 1 << 20).unwrap_err().to_string();
+        assert!(said.iter().any(|said| error.contains(said)), "{drip:?}: {error}");
+    }
 }

@@ -27,11 +27,13 @@ pub(crate) fn create(context: &Context, options: &CacheCreate) -> Result<(), Fai
         let source = OpenSource::open(context, &options.from)?;
         let selection = selected(context, &options.what, &options.from, &source)?;
         let store = source.any_store();
-        return carry(context, store, &open(store.store_dir())?, selection, &keys);
+        let cache = open(store.store_dir())?;
+        return carry(context, store, &cache, selection, &keys, options.with_logs);
     }
     let store = unregistered(context, options)?;
     let selection = listed(context, options, &store)?;
-    carry(context, &store, &open(store.store_dir())?, selection, &keys)
+    let cache = open(store.store_dir())?;
+    carry(context, &store, &cache, selection, &keys, options.with_logs)
 }
 
 /// Where the cache is, and how to write it.

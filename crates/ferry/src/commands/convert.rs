@@ -160,7 +160,7 @@ fn into_directory(
     }
     let (added, nar_size) =
         write_derivations(freight.store(), freight.path_infos(), &options.output, &*context.bars)?;
-    Ok((CopyReport { added, present: 0, nar_size }, None))
+    Ok((CopyReport { added, nar_size, ..CopyReport::default() }, None))
 }
 
 /// What had no place in the new format.

@@ -10,9 +10,11 @@
 
 mod support;
 
+mod bad_caches;
 mod bad_input;
 mod base;
 mod based;
+mod build_logs;
 mod cache;
 mod convert;
 mod crossing;
@@ -26,8 +28,10 @@ mod hostile;
 mod installables;
 mod interrupted;
 mod inventory;
+mod nginx;
 mod output;
 mod query;
+mod realisations;
 mod salvage;
 mod seed;
 mod stores;

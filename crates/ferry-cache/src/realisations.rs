@@ -85,8 +85,8 @@ fn candidates(
     }
     // The deriver of record may be the resolved form of one that is filed under another hash.
     let may_have_made = |derivation: &&StorePath| {
-        let made = |info: &&PathInfo| output_name(stem(derivation), info.path.name()).is_some();
-        derivation.is_derivation() && floating.iter().any(|info| made(&info))
+        let made = |info: &PathInfo| output_name(stem(derivation), info.path.name()).is_some();
+        derivation.is_derivation() && floating.iter().any(|info| made(info))
     };
     derivations.extend(paths.keys().filter(may_have_made).cloned());
     let mut hashes = RealisationHashes::default();

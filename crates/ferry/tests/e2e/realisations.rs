@@ -20,7 +20,9 @@ fn machine_with(world: &World, version: NixVersion, settings: &[&str]) -> Machin
 /// Builds the derivation in the middle of `floating.nix`, or substitutes it.
 fn build(machine: &Machine) -> MachineCommand {
     let file = machine.expression("floating.nix");
-    machine.command("nix").args(["build", "--no-link", "-f", &file, "middle"])
+    // Without a network Nix does not look at caches on disks either, unless told to.
+    let substitute = ["--option", "substitute", "true"];
+    machine.command("nix").args(["build", "--no-link", "-f", &file, "middle"]).args(substitute)
 }
 
 /// What a cache says became of outputs: the files, by name.

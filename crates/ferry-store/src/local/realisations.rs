@@ -120,8 +120,7 @@ impl RealisationTable {
     }
 }
 
-/// Everything in the tables of which the output is among `wanted`, each after what it depends on
-/// where that is among them, too.
+/// Everything in the tables of which the output is among `wanted`.
 pub(super) fn of_paths(
     connection: &Connection,
     store_dir: &StoreDir,
@@ -269,11 +268,15 @@ impl RealisationTable {
     ) -> rusqlite::Result<bool> {
         let path = store_dir.render_path(&realisation.path);
         let output = &realisation.id.output;
+        // The newer table may speak of paths that are not valid any more.
+        let (there, from) = match self {
+            Self::ByHash => ("v.path", " join ValidPaths v on v.id = r.outputPath"),
+            Self::ByPath => ("r.outputPath", ""),
+        };
         let query = format!(
-            "select v.path, r.signatures, r.id from {} r join ValidPaths v on {} \
+            "select {there}, r.signatures, r.id from {} r{from} \
              where r.drvPath = ? and r.outputName = ? order by r.id",
-            self.name(),
-            self.joined()
+            self.name()
         );
         let there: Option<(String, Option<String>, i64)> = connection
             .prepare_cached(&query)?

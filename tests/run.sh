@@ -6,7 +6,7 @@ set -eu
 cd "$(dirname "$0")/.."
 
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-    missing=$(for package in debootstrap zstd gcc; do
+    missing=$(for package in debootstrap zstd gcc nginx; do
         dpkg -s "$package" >/dev/null 2>&1 || echo "$package"
     done)
     if [ -n "$missing" ]; then

@@ -1,9 +1,12 @@
 //! A binary cache as a store.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::fs::{self, File};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use ferry_formats::build_trace::{DrvOutput, Realisation};
 use ferry_formats::narinfo::{self, CacheInfo, Narinfo};
 use ferry_formats::{NarHash, NixHash, PathInfo, StoreDir, StorePath};
 use ferry_store::admission::Plan;
@@ -13,9 +16,10 @@ use ferry_store::parallel::in_parallel;
 use ferry_store::{Destination, NarVisitor, Result, SignatureCheck, Store, StoreWriter};
 
 use crate::compression::Compression;
+use crate::directory::Staging;
 use crate::place::{CACHE_INFO, Place};
 use crate::writer::{CacheWriter, WriteSettings};
-use crate::{CacheAddress, CacheError, CacheFacts, reader, walk};
+use crate::{CacheAddress, CacheError, CacheFacts, logs, reader, realisations, walk};
 
 /// So many narinfos are kept in memory, about a kilobyte each.
 const KEPT: usize = 1 << 15;
@@ -28,6 +32,8 @@ pub struct BinaryCache {
     pub(crate) scratch: PathBuf,
     /// Set once its `nix-cache-info` was looked at.
     checked: OnceLock<()>,
+    /// Made when something is written that is not a path.
+    staging: OnceLock<Staging>,
     /// Where the NARs of the paths are that it was asked about.
     files: Mutex<HashMap<StorePath, NarFile>>,
     /// What it has said when it was asked for facts, until it is asked for the path infos: what is
@@ -60,6 +66,7 @@ impl BinaryCache {
             settings: address.settings.clone(),
             scratch: PathBuf::from("/tmp"),
             checked: OnceLock::new(),
+            staging: OnceLock::new(),
             files: Mutex::default(),
             said: Mutex::default(),
         })
@@ -218,6 +225,45 @@ impl BinaryCache {
     }
 }
 
+/// Writing what is not a path.
+impl BinaryCache {
+    /// A place to make files in before they go to the cache.
+    fn staging(&self) -> std::result::Result<&Staging, CacheError> {
+        if let Some(made) = self.staging.get() {
+            return Ok(made);
+        }
+        let made = Staging::beside(&self.place, &self.scratch)?;
+        Ok(self.staging.get_or_init(|| made))
+    }
+
+    /// Gives a file its place, and makes the directory for it where there is none.
+    fn put(&self, file: &Path, name: &str) -> std::result::Result<(), CacheError> {
+        if let (Place::Directory(cache), Some((below, _))) =
+            (self.place.as_ref(), name.rsplit_once('/'))
+        {
+            let directory = cache.join(below);
+            fs::create_dir_all(&directory)
+                .map_err(CacheError::io("make the directory", directory.display()))?;
+        }
+        self.place.put(file, name)
+    }
+
+    /// Writes a file.
+    pub(crate) fn write(
+        &self,
+        name: &str,
+        contents: &mut dyn Read,
+    ) -> std::result::Result<(), CacheError> {
+        let file = self.staging()?.new_file();
+        let written = File::create_new(&file).and_then(|mut written| {
+            std::io::copy(contents, &mut written)?;
+            written.sync_all()
+        });
+        written.map_err(CacheError::io("write", file.display()))?;
+        self.put(&file, name)
+    }
+}
+
 impl Store for BinaryCache {
     fn store_dir(&self) -> &StoreDir {
         &self.store_dir
@@ -272,6 +318,14 @@ impl Store for BinaryCache {
         Ok(self.path_info(&deriver)?.map(|info| info.path).into_iter().collect())
     }
 
+    fn realisations(&self, paths: &BTreeMap<StorePath, PathInfo>) -> Result<Vec<Realisation>> {
+        realisations::of_paths(self, paths)
+    }
+
+    fn build_log(&self, derivation: &StorePath) -> Result<Option<Box<dyn Read + Send>>> {
+        logs::open(self, derivation)
+    }
+
     fn read_nars(&self, wanted: &[PathInfo], visit: &mut NarVisitor<'_>) -> Result<()> {
         reader::read_nars(self, wanted, visit)
     }
@@ -302,6 +356,22 @@ impl Destination for BinaryCache {
     fn signature_check(&self) -> SignatureCheck<'_> {
         // Nothing becomes valid by standing in a cache: whoever takes it from there looks.
         SignatureCheck::NotNeeded
+    }
+
+    fn takes_realisations(&self) -> bool {
+        true
+    }
+
+    fn add_realisations(&self, offered: &[Realisation]) -> Result<Vec<DrvOutput>> {
+        realisations::add(self, offered)
+    }
+
+    fn has_build_log(&self, derivation: &StorePath) -> Result<Option<bool>> {
+        logs::is_there(self, derivation).map(Some)
+    }
+
+    fn add_build_log(&self, derivation: &StorePath, log: &mut dyn Read) -> Result<()> {
+        logs::add(self, derivation, log)
     }
 
     fn writer<'a>(&'a self, plan: &'a Plan) -> Result<Box<dyn StoreWriter + 'a>> {

@@ -41,11 +41,17 @@ pub(crate) fn list(
     deep: bool,
     each: &mut dyn FnMut(Listed) -> Result<(), CacheError>,
 ) -> Result<(), CacheError> {
-    let mut waiting = vec![String::new()];
+    let begin = prefix.rfind('/').and_then(|end| prefix.get(..=end)).unwrap_or_default();
+    let mut waiting = vec![begin.to_owned()];
     while let Some(below) = waiting.pop() {
         let directory = cache.join(&below);
         let failed = |source| CacheError::io("list", directory.display())(source);
-        for entry in fs::read_dir(&directory).map_err(failed)? {
+        let entries = match fs::read_dir(&directory) {
+            // Nothing has such a name, or somebody has taken it away meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !below.is_empty() => continue,
+            entries => entries.map_err(failed)?,
+        };
+        for entry in entries {
             let entry = entry.map_err(failed)?;
             // What is named otherwise is none of the files of a cache.
             let Some(name) = entry.file_name().to_str().map(|name| format!("{below}{name}")) else {

@@ -106,6 +106,16 @@ pub enum CacheError {
         /// How it begins, made harmless.
         beginning: String,
     },
+    /// What should say what became of an output does not.
+    #[error("{url}: {reason}{}", Begins(.beginning))]
+    BadRealisation {
+        /// Where it is.
+        url: String,
+        /// What is wrong with it.
+        reason: String,
+        /// How it begins, made harmless.
+        beginning: String,
+    },
     /// A narinfo is about another path.
     #[error("{url} is about {found}, and should be about {expected}")]
     OtherPath {
@@ -150,6 +160,14 @@ pub enum CacheError {
         /// Where the file is.
         url: String,
         /// What is wrong with it.
+        reason: String,
+    },
+    /// The file with a NAR could not be read to its end.
+    #[error("path {path}: {reason}")]
+    Unread {
+        /// The path.
+        path: String,
+        /// What happened, and where.
         reason: String,
     },
     /// A path info that no narinfo can hold.

@@ -161,7 +161,16 @@ impl Place {
                 Ok(found.is_ok_and(|found| found.len() == size))
             }
             Self::Web { url, client } => Ok(client.exists(&format!("{url}/{name}"))?),
-            Self::Bucket(bucket) => bucket.has(name, size),
+            Self::Bucket(bucket) => Ok(bucket.size(name)? == Some(size)),
+        }
+    }
+
+    /// Whether there is a file of this name.
+    pub(crate) fn contains(&self, name: &str) -> Result<bool, CacheError> {
+        match self {
+            Self::Directory(directory) => Ok(directory.join(name).exists()),
+            Self::Web { .. } => self.has(name, 0),
+            Self::Bucket(bucket) => Ok(bucket.size(name)?.is_some()),
         }
     }
 
@@ -267,7 +276,8 @@ fn content_type(name: &str) -> &'static str {
     match name {
         CACHE_INFO => "text/x-nix-cache-info",
         name if name.ends_with(".narinfo") => "text/x-nix-narinfo",
-        name if name.ends_with(".ls") => "application/json",
+        name if name.ends_with(".ls") || name.ends_with(".doi") => "application/json",
+        name if name.starts_with("log/") => "text/plain; charset=utf-8",
         _ => "application/x-nix-nar",
     }
 }

@@ -162,12 +162,18 @@ fn produce(
     let Some(file) = cache.place.open(&described.url, described.size)? else {
         return Err(CacheError::NoNar { path: path(), url: url() }.into());
     };
-    let state = Rc::new(RefCell::new(FileState { file, hasher: Sha256::new(), size: 0 }));
+    let limit = described.size.unwrap_or_else(|| longest(info.nar_size));
+    let state = FileState { file, hasher: Sha256::new(), size: 0, limit, failure: None };
+    let state = Rc::new(RefCell::new(state));
     let ended_early = |state: &RefCell<FileState>, found: String| {
-        let size = state.borrow().size;
+        let mut state = state.borrow_mut();
+        // What the network says is said better by itself.
+        if let Some(failure) = state.failure.take() {
+            return CacheError::Unread { path: path(), reason: failure };
+        }
         match described.size {
-            Some(expected) if size < expected => {
-                bad(format!("it ends after {size} of {expected} bytes"))
+            Some(expected) if state.size < expected => {
+                bad(format!("it ends after {} of {expected} bytes", state.size))
             }
             _ => bad(found),
         }
@@ -188,7 +194,6 @@ fn produce(
         let mut chunk = Vec::with_capacity(usize::try_from(limit).unwrap_or(CHUNK));
         let read = decoder.by_ref().take(limit).read_to_end(&mut chunk);
         if let Err(error) = read {
-            // What the network says is said better by itself.
             return Err(ended_early(&state, error.to_string()).into());
         }
         if chunk.is_empty() {
@@ -203,7 +208,7 @@ fn produce(
     }
     drop(decoder);
     let mut rest = FileReader(Rc::clone(&state));
-    io::copy(&mut rest, &mut io::sink()).map_err(|error| bad(error.to_string()))?;
+    io::copy(&mut rest, &mut io::sink()).map_err(|error| ended_early(&state, error.to_string()))?;
     let size = state.borrow().size;
     if described.size.is_some_and(|expected| expected != size) {
         let expected = described.size.unwrap_or_default();
@@ -226,11 +231,20 @@ fn produce(
     Ok(())
 }
 
+/// What compresses badly gets longer; nothing gets this much longer, in bytes.
+fn longest(nar_size: u64) -> u64 {
+    nar_size.saturating_add(nar_size / 4).saturating_add(1 << 20)
+}
+
 /// A compressed file, and what was read of it.
 struct FileState {
     file: Box<dyn Read + Send>,
     hasher: Sha256,
     size: u64,
+    /// It may not be longer.
+    limit: u64,
+    /// Why it could not be read further.
+    failure: Option<String>,
 }
 
 struct FileReader(Rc<RefCell<FileState>>);
@@ -238,9 +252,21 @@ struct FileReader(Rc<RefCell<FileState>>);
 impl Read for FileReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut state = self.0.borrow_mut();
-        let count = state.file.read(buffer)?;
+        let count = match state.file.read(buffer) {
+            Ok(count) => count,
+            Err(error) => {
+                if error.kind() != io::ErrorKind::Interrupted {
+                    state.failure = Some(error.to_string());
+                }
+                return Err(error);
+            }
+        };
         state.hasher.update(buffer.get(..count).unwrap_or_default());
         state.size += count as u64;
+        if state.size > state.limit {
+            let limit = state.limit;
+            return Err(io::Error::other(format!("it is longer than {limit} bytes")));
+        }
         Ok(count)
     }
 }

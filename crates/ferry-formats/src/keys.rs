@@ -151,11 +151,11 @@ pub fn parse_public_key(text: &str) -> Result<PublicKey, KeyError> {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// A key made here from a fixed seed.
-    fn key() -> SecretKey {
+    pub(crate) fn key() -> SecretKey {
         let signing = SigningKey::from_bytes(&[7; 32]);
         let text = format!("test-1:{}\n", STANDARD.encode(signing.to_keypair_bytes()));
         SecretKey::parse(&text).unwrap()

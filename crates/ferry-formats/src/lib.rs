@@ -10,6 +10,7 @@
 //! content address ([`content_address`]), and the recomputation of a whole graph's output paths
 //! ([`derivation`]), and the earlier versions of derivations as JSON ([`derivation_json`]).
 
+pub mod build_trace;
 pub mod content_address;
 pub mod derivation;
 pub mod derivation_json;

@@ -10,6 +10,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::io::{self, Read};
 
+use ferry_formats::build_trace::{DrvOutput, Realisation};
 use ferry_formats::content_address::ContentAddressHasher;
 use ferry_formats::derivation::{self, OutputPaths};
 use ferry_formats::hash::NarHasher;
@@ -27,6 +28,7 @@ pub const MAX_DERIVATION_NAR: u64 = 64 << 20;
 pub struct Plan {
     infos: Vec<PathInfo>,
     present: usize,
+    kept: Vec<StorePath>,
     relied_on: Vec<StorePath>,
 }
 
@@ -48,6 +50,12 @@ impl Plan {
         self.present
     }
 
+    /// Those of them that it has with another content, which stays.
+    #[must_use]
+    pub fn kept(&self) -> &[StorePath] {
+        &self.kept
+    }
+
     /// What the destination has already and has to keep meanwhile: paths that were asked for, and
     /// paths that the ones to come refer to.
     #[must_use]
@@ -64,6 +72,10 @@ impl Plan {
 
 /// Decides which of `offered` to add, and refuses the whole where something does not fit.
 ///
+/// What the destination has stays as it is, as with Nix, whatever is offered: two builds of one
+/// derivation may well differ, and each is as good as the other. Only where the path follows from
+/// the content can one of two contents not be right, and that is an error.
+///
 /// # Errors
 /// [`Error::Conflict`], [`Error::MissingReference`] or [`Error::MissingPaths`] (with every absent
 /// reference), [`Error::WrongContentAddress`], [`Error::Untrusted`], [`Error::ReferenceCycle`], or
@@ -73,13 +85,17 @@ pub fn plan(offered: BTreeMap<StorePath, PathInfo>, destination: &dyn Destinatio
     let paths: Vec<StorePath> = offered.keys().cloned().collect();
     let present = destination.present(&paths)?;
     let mut to_add = BTreeMap::new();
-    let mut relied_on = Vec::new();
+    let (mut relied_on, mut kept) = (Vec::new(), Vec::new());
     for (info, there) in offered.into_values().zip(present) {
         match there {
             None => {
                 to_add.insert(info.path.clone(), info);
             }
             Some(there) if there == info.nar_hash => relied_on.push(info.path),
+            Some(_) if !info.path.is_derivation() && !info.is_content_addressed(&store_dir) => {
+                kept.push(info.path.clone());
+                relied_on.push(info.path);
+            }
             Some(there) => {
                 return Err(Error::Conflict {
                     path: store_dir.render_path(&info.path),
@@ -104,7 +120,23 @@ pub fn plan(offered: BTreeMap<StorePath, PathInfo>, destination: &dyn Destinatio
     let checked: Vec<Result<()>> = to_add.par_iter().map(|(_, info)| check(info)).collect();
     checked.into_iter().collect::<Result<()>>()?;
     let infos = destination.arrange(references_first(&store_dir, to_add.into_values())?);
-    Ok(Plan { infos, present, relied_on })
+    Ok(Plan { infos, present, kept, relied_on })
+}
+
+/// Those of `offered` that a destination may take in, and the others, which lack a signature by a
+/// key that it trusts: Nix asks for one of every realisation, as none proves itself.
+#[must_use]
+pub fn realisations(
+    offered: Vec<Realisation>,
+    destination: &dyn Destination,
+) -> (Vec<Realisation>, Vec<DrvOutput>) {
+    let SignatureCheck::Here(policy) = destination.signature_check() else {
+        return (offered, Vec::new());
+    };
+    let (taken, refused): (Vec<_>, Vec<_>) = offered.into_iter().partition(|realisation| {
+        !policy.require_signatures || realisation.is_signed_by_any(&policy.trusted_public_keys)
+    });
+    (taken, refused.into_iter().map(|realisation| realisation.id).collect())
 }
 
 /// What can be told to be wrong without the content, whoever signed it.

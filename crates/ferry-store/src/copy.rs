@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use ferry_formats::build_trace::DrvOutput;
 use ferry_formats::keys::SecretKey;
 use ferry_formats::{PathInfo, StorePath};
 
@@ -10,7 +11,7 @@ use crate::progress::Progress;
 use crate::{Destination, Error, Result, Store};
 
 /// What a copy did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CopyReport {
     /// Paths added.
     pub added: usize,
@@ -18,10 +19,19 @@ pub struct CopyReport {
     pub present: usize,
     /// Bytes of NAR added.
     pub nar_size: u64,
+    /// Those of the paths there already that have another content there. They stay as they are.
+    pub kept: Vec<StorePath>,
+    /// What became of outputs of derivations, and is known there now.
+    pub realisations: usize,
+    /// The same that was not taken: no trusted key has signed it.
+    pub untrusted_realisations: Vec<DrvOutput>,
+    /// The same that was not taken: there the output has another path.
+    pub other_realisations: Vec<DrvOutput>,
 }
 
 /// Copies `paths` (not their closure: compute that first) from one store to a destination, each
-/// after its references. Every path gets a signature by each of `sign_with` on the way.
+/// after its references, and then what the source knows of derivations of which they are outputs.
+/// All of it gets a signature by each of `sign_with` on the way.
 ///
 /// Nothing is written unless everything fits ([`admission::plan`]); what has become valid before
 /// a failure stays, and a second copy goes on from there.
@@ -42,17 +52,33 @@ pub fn copy(
             info.sign(source.store_dir(), key);
         }
     }
+    let mut realisations = match destination.takes_realisations() {
+        true => source.realisations(&offered)?,
+        false => Vec::new(),
+    };
+    for realisation in &mut realisations {
+        sign_with.iter().for_each(|key| realisation.sign(key));
+    }
     let mut plan = admission::plan(offered, destination)?;
     plan.follow(source);
-    let report = CopyReport {
+    let (realisations, untrusted_realisations) = admission::realisations(realisations, destination);
+    let mut report = CopyReport {
         added: plan.infos().len(),
         present: plan.present(),
         nar_size: plan.nar_size(),
+        kept: plan.kept().to_vec(),
+        untrusted_realisations,
+        ..CopyReport::default()
     };
     progress.begin(destination.activity(), report.added as u64, report.nar_size);
     let outcome = transfer(source, destination, &plan, progress);
     progress.end();
-    outcome.map(|()| report)
+    outcome?;
+    if !realisations.is_empty() {
+        report.other_realisations = destination.add_realisations(&realisations)?;
+        report.realisations = realisations.len() - report.other_realisations.len();
+    }
+    Ok(report)
 }
 
 /// Makes sure that paths can move from one store to the other at all; [`copy`] does so itself.

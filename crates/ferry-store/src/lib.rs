@@ -8,6 +8,7 @@
 //! in.
 
 pub mod admission;
+pub mod build_logs;
 pub mod closure;
 pub mod copy;
 pub mod daemon;

@@ -1,7 +1,9 @@
 //! What a store is, and what takes paths in.
 
+use std::collections::BTreeMap;
 use std::io::Read;
 
+use ferry_formats::build_trace::{DrvOutput, Realisation};
 use ferry_formats::derivation::OutputPaths;
 use ferry_formats::{NarHash, PathInfo, StoreDir, StorePath};
 
@@ -59,6 +61,23 @@ pub trait Store {
     /// Sorts paths that are in it by the order in which it reads them, if that is always the same
     /// one. A copy follows it.
     fn in_own_order(&self, _infos: &mut [PathInfo]) {}
+
+    /// What it knows of outputs of derivations that became one of `paths`. A store that keeps no
+    /// such thing knows nothing.
+    ///
+    /// # Errors
+    /// When the store cannot be asked.
+    fn realisations(&self, _paths: &BTreeMap<StorePath, PathInfo>) -> Result<Vec<Realisation>> {
+        Ok(Vec::new())
+    }
+
+    /// What the build of a derivation has printed, if the store has that.
+    ///
+    /// # Errors
+    /// When the store cannot be asked.
+    fn build_log(&self, _derivation: &StorePath) -> Result<Option<Box<dyn Read + Send>>> {
+        Ok(None)
+    }
 
     /// Keeps `paths` from the garbage collector for as long as the answer lives. Stores that
     /// nothing collects have nothing to do.
@@ -162,6 +181,37 @@ pub trait Destination {
     /// afterwards.
     fn arrange(&self, infos: Vec<PathInfo>) -> Vec<PathInfo> {
         infos
+    }
+
+    /// Whether it keeps what became of the outputs of derivations.
+    fn takes_realisations(&self) -> bool {
+        false
+    }
+
+    /// Keeps what became of outputs; their paths are valid in it. What it has stays: it answers
+    /// the outputs that have another path there.
+    ///
+    /// # Errors
+    /// When it cannot be written to.
+    fn add_realisations(&self, _realisations: &[Realisation]) -> Result<Vec<DrvOutput>> {
+        Ok(Vec::new())
+    }
+
+    /// Whether it has what the build of a derivation has printed; nothing where it keeps no such
+    /// thing.
+    ///
+    /// # Errors
+    /// When it cannot be asked.
+    fn has_build_log(&self, _derivation: &StorePath) -> Result<Option<bool>> {
+        Ok(None)
+    }
+
+    /// Keeps what the build of a derivation has printed.
+    ///
+    /// # Errors
+    /// When it cannot be read or written.
+    fn add_build_log(&self, _derivation: &StorePath, _log: &mut dyn Read) -> Result<()> {
+        Ok(())
     }
 
     /// Begins to take in what the plan lists, in its order.

@@ -8,6 +8,7 @@
 //!   `/tmp` and `/etc/nix`. Its commands see no network unless they ask for it.
 //! * [`Daemon`] is a real `nix-daemon` that runs on a machine.
 //! * [`Origin`] is the internet: an HTTP server on loopback that counts its requests.
+//! * [`Nginx`] is a web server that others wrote.
 //! * [`S3Server`] is a real server that speaks S3, and [`Relay`] a bad line to it.
 //! * [`crossing`], [`big_graph`] and [`trees`] fill a machine with something to carry.
 //! * [`real_derivations`] are those of a real small system, where they are at hand.
@@ -29,6 +30,7 @@ pub mod crossing;
 mod daemon;
 mod machine;
 mod namespaces;
+mod nginx;
 mod origin;
 mod outcome;
 mod real_derivations;
@@ -43,6 +45,7 @@ pub use big_graph::{BigGraph, big_graph};
 pub use command::MachineCommand;
 pub use daemon::Daemon;
 pub use machine::Machine;
+pub use nginx::Nginx;
 pub use origin::{Answer, Origin};
 pub use outcome::{Outcome, Usage};
 pub use real_derivations::{derivations_in, real_derivations};

@@ -31,6 +31,12 @@ pub enum Answer {
     Silence,
     /// The connection ends in the middle of the file.
     Cut,
+    /// The connection ends after so many bytes of what was asked for.
+    CutAfter(usize),
+    /// The file, a byte now and then for as long as the client waits.
+    Drip(Duration),
+    /// The same before the file, too.
+    DripAll(Duration),
 }
 
 #[derive(Debug, Default)]
@@ -47,6 +53,10 @@ struct State {
     hold_for: usize,
     /// Whether files may be put.
     takes_files: bool,
+    /// Whether a part of a file may be asked for.
+    serves_ranges: bool,
+    /// The `Range` headers that came.
+    ranges: Vec<String>,
     stopped: bool,
 }
 
@@ -74,6 +84,17 @@ impl Origin {
     /// From now on serves what is put to it, too.
     pub fn take_files(&self) {
         lock(&self.state).takes_files = true;
+    }
+
+    /// From now on serves parts of files, where they are asked for by `Range`, and gives every file
+    /// an `ETag`.
+    pub fn serve_ranges(&self) {
+        lock(&self.state).serves_ranges = true;
+    }
+
+    /// The `Range` headers of all requests, with `If-Range` behind them.
+    pub fn ranges(&self) -> Vec<String> {
+        lock(&self.state).ranges.clone()
     }
 
     /// What it serves.
@@ -183,6 +204,7 @@ fn answer_all(stream: &TcpStream, state: &Mutex<State>, gathered: &Condvar) -> i
         }
         let mut close = false;
         let (mut length, mut expects) = (None, false);
+        let (mut range, mut if_range) = (None, None);
         loop {
             let mut header = String::new();
             if reader.read_line(&mut header)? == 0 {
@@ -194,6 +216,8 @@ fn answer_all(stream: &TcpStream, state: &Mutex<State>, gathered: &Condvar) -> i
             if let Some(value) = header.strip_prefix("content-length:") {
                 length = value.trim().parse().ok();
             }
+            range = header.strip_prefix("range: ").map(str::to_owned).or(range);
+            if_range = header.strip_prefix("if-range: ").map(str::to_owned).or(if_range);
             if header.is_empty() {
                 break;
             }
@@ -210,8 +234,8 @@ fn answer_all(stream: &TcpStream, state: &Mutex<State>, gathered: &Condvar) -> i
             let (_, special) = arrive(path, state, gathered);
             let answered = Answered(state);
             let status = match special {
-                Some(Answer::Cut | Answer::Silence) => return Ok(()),
                 Some(Answer::Status(status, ..)) => status,
+                Some(_) => return Ok(()),
                 None => {
                     lock(state).files.insert(path.to_owned(), body.into());
                     "201 Created"
@@ -224,6 +248,7 @@ fn answer_all(stream: &TcpStream, state: &Mutex<State>, gathered: &Condvar) -> i
         }
         let (found, special) = arrive(path, state, gathered);
         let answered = Answered(state);
+        let part = Part::of(state, found.as_deref(), range, if_range);
         let mut writer = stream;
         match special {
             None => {}
@@ -231,11 +256,26 @@ fn answer_all(stream: &TcpStream, state: &Mutex<State>, gathered: &Condvar) -> i
                 while reader.read(&mut [0; 1024])? > 0 {}
                 return Ok(());
             }
-            Some(Answer::Cut) => {
-                let body = found.unwrap_or_default();
-                let half = body.get(..body.len() / 2).unwrap_or_default();
-                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
-                return writer.write_all(&[head.as_bytes(), half].concat());
+            Some(cut @ (Answer::Cut | Answer::CutAfter(_))) => {
+                let count =
+                    if let Answer::CutAfter(count) = cut { count } else { part.body.len() / 2 };
+                let sent = part.body.get(..count).unwrap_or_default();
+                return writer.write_all(&[part.head("").as_bytes(), sent].concat());
+            }
+            Some(Answer::Drip(pause) | Answer::DripAll(pause)) => {
+                let head = part.head("");
+                let slow = match special {
+                    Some(Answer::Drip(_)) => {
+                        writer.write_all(head.as_bytes())?;
+                        part.body.to_vec()
+                    }
+                    _ => [head.as_bytes(), part.body].concat(),
+                };
+                for byte in slow {
+                    writer.write_all(&[byte])?;
+                    thread::sleep(pause);
+                }
+                continue;
             }
             Some(Answer::Status(status, headers, body)) => {
                 let mut head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n", body.len());
@@ -246,17 +286,16 @@ fn answer_all(stream: &TcpStream, state: &Mutex<State>, gathered: &Condvar) -> i
                 continue;
             }
         }
-        let (status, body): (_, &[u8]) = match (method, &found) {
-            ("GET" | "HEAD", Some(bytes)) => ("200 OK", bytes),
-            ("GET" | "HEAD", None) => ("404 Not Found", b"not found\n"),
+        let part = match method {
+            "GET" | "HEAD" => part,
             _ => {
                 // Its body, if it has one, would be taken for the next request.
                 close = true;
-                ("405 Method Not Allowed", b"")
+                Part { status: "405 Method Not Allowed", headers: String::new(), body: b"" }
             }
         };
-        let ending = if close { "Connection: close\r\n" } else { "" };
-        let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n{ending}\r\n", body.len());
+        let head = part.head(if close { "Connection: close\r\n" } else { "" });
+        let body = part.body;
         drop(answered);
         if method == "HEAD" {
             writer.write_all(head.as_bytes())?;
@@ -266,6 +305,50 @@ fn answer_all(stream: &TcpStream, state: &Mutex<State>, gathered: &Condvar) -> i
         if close {
             return Ok(());
         }
+    }
+}
+
+/// What is sent of a file.
+struct Part<'a> {
+    status: &'static str,
+    headers: String,
+    body: &'a [u8],
+}
+
+impl<'a> Part<'a> {
+    /// What is asked for: the whole, unless it is a part that is served.
+    fn of(
+        state: &Mutex<State>,
+        found: Option<&'a [u8]>,
+        range: Option<String>,
+        if_range: Option<String>,
+    ) -> Self {
+        let mut state = lock(state);
+        let Some(whole) = found else {
+            return Self { status: "404 Not Found", headers: String::new(), body: b"not found\n" };
+        };
+        if let Some(range) = &range {
+            state.ranges.push(format!("{range} {}", if_range.as_deref().unwrap_or_default()));
+        }
+        if !state.serves_ranges {
+            return Self { status: "200 OK", headers: String::new(), body: whole };
+        }
+        let sum = whole.iter().fold(0_u32, |sum, byte| sum.rotate_left(3) ^ u32::from(*byte));
+        let tag = format!("\"{sum:x}\"");
+        let start = range
+            .filter(|_| if_range.is_none_or(|if_range| if_range == tag))
+            .and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok())
+            .filter(|start| *start < whole.len());
+        let headers = format!("ETag: {tag}\r\n");
+        let Some(start) = start else { return Self { status: "200 OK", headers, body: whole } };
+        let (last, length) = (whole.len() - 1, whole.len());
+        let headers = format!("{headers}Content-Range: bytes {start}-{last}/{length}\r\n");
+        Self { status: "206 Partial Content", headers, body: &whole[start..] }
+    }
+
+    fn head(&self, more: &str) -> String {
+        let Self { status, headers, body } = self;
+        format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n{headers}{more}\r\n", body.len())
     }
 }
 

@@ -161,6 +161,7 @@ fn cache_hint(error: &CacheError) -> Option<&'static str> {
              it again from a store that has it",
         ),
         CacheError::BadNarinfo { .. }
+        | CacheError::BadRealisation { .. }
         | CacheError::BadUrl { .. }
         | CacheError::OtherPath { .. } => {
             Some("the cache is damaged, or what answers is something else")
@@ -209,8 +210,8 @@ fn store_hint(error: &Error) -> (Option<String>, u8) {
             "the store it comes from is incomplete; repair it there with `nix-store --verify`"
         }
         Error::Conflict { .. } => {
-            "one of the two was built differently; remove the present one (`nix-store --delete`) \
-             to load the other"
+            "the path says what its content has to be, and one of the two is not that: let \
+             `nix-store --verify-path` look at the present one"
         }
         Error::Untrusted { .. } => {
             "sign when packing (--sign-key) and trust that key here (--trusted-public-key, or \

@@ -17,20 +17,38 @@ fn output(contents: &[u8], references: &[&StorePath]) -> Object {
 }
 
 #[test]
-fn a_path_that_is_there_with_another_hash_stays_and_nothing_else_comes() {
+fn a_path_that_is_there_with_another_hash_stays_and_is_named() {
     let receiver = Receiver::new();
     receiver.load(&Draft::of(&[output(b"built here", &[])]).build()).unwrap();
     let before = receiver.objects();
 
     let offered = output(b"built elsewhere", &[]);
-    let note = Object::text("note", b"text", &[]);
-    let error = receiver.load(&Draft::of(&[note.clone(), offered.clone()]).build()).unwrap_err();
+    let referrer =
+        Object::output(&any_path("3", "referrer"), Wire::new().file(b"x").0, &[offered.path()]);
+    let report = receiver.load(&Draft::of(&[offered.clone(), referrer.clone()]).build()).unwrap();
+    assert_eq!(report.kept, [offered.path().clone()]);
+    assert_eq!((report.added, report.present), (1, 1));
+    let after = receiver.objects();
+    assert!(before.iter().all(|(name, object)| after.get(name) == Some(object)));
+    assert_eq!(receiver.valid(&[referrer.path().clone()]), [referrer.path().clone()]);
+}
+
+#[test]
+fn where_the_path_follows_from_the_content_another_content_is_refused() {
+    let receiver = Receiver::new();
+    let offered = Object::text("note", b"text", &[]);
+    let impostor = Object::output(offered.path(), Wire::new().file(b"no text").0, &[]);
+    receiver.load(&Draft::of(&[impostor]).build()).unwrap();
+    let before = receiver.objects();
+
+    let other = output(b"other", &[]);
+    let error = receiver.load(&Draft::of(&[offered.clone(), other.clone()]).build()).unwrap_err();
     let message = error.to_string();
     assert!(matches!(error, Error::Conflict { .. }), "{message}");
     assert!(message.contains(&offered.rendered()), "{message}");
     assert!(message.contains(&offered.info.nar_hash.to_string()), "{message}");
     assert_eq!(receiver.objects(), before);
-    assert_eq!(receiver.valid(&[note.path().clone()]), []);
+    assert_eq!(receiver.valid(&[other.path().clone()]), []);
 }
 
 #[test]

@@ -159,11 +159,11 @@ impl Bucket {
         Ok(Some(Box::new(Incoming { runtime, stream: found, piece: Bytes::new() })))
     }
 
-    /// Whether there is a file of this name and size.
-    pub(crate) fn has(&self, name: &str, size: u64) -> Result<bool, CacheError> {
+    /// The size of a file, if it is there.
+    pub(crate) fn size(&self, name: &str) -> Result<Option<u64>, CacheError> {
         let key = self.key(name)?;
         let found = present(self.run(name, self.store.head(&key)), name)?;
-        Ok(found.is_some_and(|found| found.size == size))
+        Ok(found.map(|found| found.size))
     }
 
     /// Takes a file away, if it is there.

@@ -94,7 +94,7 @@ impl Bucket {
         match put {
             // An answer that got lost on its way may have said that it is done.
             Err(CacheError::S3 { ref code, .. })
-                if code == "NoSuchUpload" && self.has(name, size)? =>
+                if code == "NoSuchUpload" && self.size(name)? == Some(size) =>
             {
                 Ok(())
             }

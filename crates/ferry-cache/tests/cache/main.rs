@@ -11,6 +11,7 @@
 mod asking;
 mod support;
 
+mod bad_servers;
 mod bucket;
 mod damage;
 mod facts;
@@ -21,6 +22,7 @@ mod memory;
 mod nix_facts;
 mod nix_reads;
 mod nix_writes;
+mod realisations;
 mod round_trip;
 mod sign;
 mod verify;

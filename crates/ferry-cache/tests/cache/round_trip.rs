@@ -216,3 +216,30 @@ fn a_path_in_a_cache_knows_its_deriver_if_that_is_there() {
     copy_all(&some_objects().store(), &cache).unwrap();
     assert_eq!(cache.derivers(&path("top")).unwrap(), []);
 }
+
+#[test]
+fn a_path_that_is_there_with_another_content_stays_and_the_rest_comes() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = address(directory.path(), "compression=none");
+    let mut first = Objects::new();
+    first.add("bottom", b"at the bottom", &[]);
+    first.add("middle", b"built yesterday", &["bottom"]);
+    copy_all(&first.store(), &open(&place)).unwrap();
+    let before = files(directory.path());
+
+    let mut second = Objects::new();
+    second.add("bottom", b"at the bottom", &[]);
+    second.add("middle", b"built today", &["bottom"]);
+    second.add("top", b"on top", &["middle"]);
+    let report = copy_all(&second.store(), &open(&place)).unwrap();
+    assert_eq!((report.added, report.present), (1, 2));
+    assert_eq!(report.kept, [path("middle")]);
+    let after = files(directory.path());
+    assert!(before.iter().all(|(name, bytes)| after.get(name) == Some(bytes)));
+    assert_eq!(after.len(), before.len() + 2);
+    // The same out of the cache, into a store that has yet another one.
+    let root = tempfile::tempdir().unwrap();
+    copy_all(&first.store(), &new_store(root.path())).unwrap();
+    let report = copy_all(&open(&place), &new_store(root.path())).unwrap();
+    assert_eq!((report.added, report.kept), (1, Vec::new()));
+}

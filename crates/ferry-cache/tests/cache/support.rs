@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use base64::Engine as _;
 use ferry_cache::{BinaryCache, CacheAddress};
@@ -10,6 +11,7 @@ use ferry_formats::keys::SecretKey;
 use ferry_formats::{PathInfo, StoreDir, StorePath};
 use ferry_store::closure::closure;
 use ferry_store::facts::ReferencesGraph;
+use ferry_store::http::{HttpOptions, HttpTimeouts};
 use ferry_store::local::{Layout, LocalStore, UnregisteredStore};
 use ferry_store::progress::Silent;
 use ferry_store::trust::TrustPolicy;
@@ -28,6 +30,12 @@ pub(crate) fn key_text(name: &str, seed: u8) -> String {
 /// A key made from a fixed seed.
 pub(crate) fn key(name: &str, seed: u8) -> SecretKey {
     SecretKey::parse(&key_text(name, seed)).unwrap()
+}
+
+/// The same, giving up on a server that says nothing after a fifth of a second.
+pub(crate) fn hasty() -> HttpOptions {
+    let read = Duration::from_millis(200);
+    HttpOptions { timeouts: HttpTimeouts { read, ..impatient().timeouts }, ..impatient() }
 }
 
 /// The binary cache at an address.

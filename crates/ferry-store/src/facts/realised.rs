@@ -8,7 +8,7 @@ use super::derivations;
 use crate::Result;
 use crate::local::Layout;
 use crate::local::database::Database;
-use crate::local::tables::RealisationTable;
+use crate::local::realisations::RealisationTable;
 
 /// What is remembered from derivation to derivation.
 #[derive(Default)]

@@ -37,6 +37,18 @@ pub enum HttpError {
         /// How often it was asked for.
         attempts: u32,
     },
+    /// An answer broke off, and the rest of it cannot be had.
+    #[error("GET {url}: it broke off after {position} bytes: {reason}{}", Tries(*.attempts))]
+    Broken {
+        /// What was asked for.
+        url: String,
+        /// How many bytes of it there were.
+        position: u64,
+        /// What happened then.
+        reason: String,
+        /// How often it was tried to go on, and nothing came.
+        attempts: u32,
+    },
     /// The answer is longer than can be right.
     #[error("{method} {url}: the answer is longer than {limit} bytes{}", Begins(.beginning))]
     TooLong {

@@ -3,10 +3,12 @@
 //! A request that meets a server in trouble (5xx, 408, 429, a time limit, a connection that
 //! breaks) is made again after a wait that doubles each time; `Retry-After` in seconds makes the
 //! wait longer, up to [`HttpOptions::longest_wait`]. Any other answer is final. Redirects are
-//! followed, ten at most.
+//! followed, ten at most. What is read as it comes goes on where it was when a connection breaks.
 
+mod download;
 mod error;
 mod exchange;
+mod metered;
 mod options;
 mod s3;
 
@@ -19,11 +21,14 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use ureq::http::header::{ACCEPT_ENCODING, IF_RANGE, RANGE};
 use ureq::http::{HeaderValue, StatusCode};
 use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, Body, Proxy};
 
 use crate::message::{beginning, harmless};
+use download::{Download, Opened, Rest};
+use metered::Metered;
 
 pub use error::{HttpError, Tries};
 pub use exchange::Exchange;
@@ -36,10 +41,12 @@ pub use ureq::http::{HeaderMap, Method, Response, Uri};
 /// usable.
 const ERROR_BODY_LIMIT: u64 = 64 << 10;
 
-/// Makes requests. Several threads may use one at the same time, and share its connections.
+/// Makes requests. Several threads may use one at the same time, and share its connections, as its
+/// clones do.
+#[derive(Clone)]
 pub struct HttpClient {
     agent: Agent,
-    options: HttpOptions,
+    options: Arc<HttpOptions>,
 }
 
 impl HttpClient {
@@ -73,13 +80,14 @@ impl HttpClient {
             .tls_config(TlsConfig::builder().root_certs(certificates).build())
             .timeout_resolve(Some(connect))
             .timeout_connect(Some(connect))
+            .timeout_recv_response(Some(read))
             .timeout_per_read(Some(read))
             .timeout_per_write(Some(read))
             .timeout_global(Some(total))
             .max_idle_connections(connections)
             .max_idle_connections_per_host(connections)
             .build();
-        Ok(Self { agent: Agent::new_with_config(config), options: options.clone() })
+        Ok(Self { agent: Agent::new_with_config(config), options: Arc::new(options.clone()) })
     }
 
     /// How many requests may be under way at a time.
@@ -99,14 +107,17 @@ impl HttpClient {
         }
     }
 
-    /// Opens what is at `url`, to be read as it comes, however long that takes. What goes wrong
-    /// before the first byte is tried again; what goes wrong later is the reader's failure.
+    /// Opens what is at `url`, to be read as it comes, however long that takes. Where the
+    /// connection breaks, the reader asks for what is missing, as often as other requests are made
+    /// again; connections that brought something do not count. It fails with an [`HttpError`]
+    /// inside its [`io::Error`].
     ///
     /// # Errors
     /// When the answer is anything but 200.
     pub fn open(&self, url: &str) -> Result<Box<dyn Read + Send>, HttpError> {
-        match self.request(url, Wanted::Stream)? {
-            Got::Stream(reader) => Ok(reader),
+        let uri = parse(url)?;
+        match self.request_uri(&without_password(url), &uri, Wanted::Stream(None))? {
+            Got::Stream(opened) => Ok(Box::new(Download::new(self, url, &uri, opened))),
             Got::Bytes(bytes) => Ok(Box::new(io::Cursor::new(bytes))),
         }
     }
@@ -134,13 +145,12 @@ impl HttpClient {
     }
 
     fn request(&self, url: &str, wanted: Wanted<'_>) -> Result<Got, HttpError> {
+        self.request_uri(&without_password(url), &parse(url)?, wanted)
+    }
+
+    fn request_uri(&self, shown: &str, uri: &Uri, wanted: Wanted<'_>) -> Result<Got, HttpError> {
         let method = wanted.method();
-        let uri: Uri = url
-            .parse()
-            .ok()
-            .filter(|uri: &Uri| matches!(uri.scheme_str(), Some("http" | "https")))
-            .ok_or_else(|| HttpError::BadUrl { url: harmless(&without_password(url)) })?;
-        self.persist(&without_password(url), method, || self.attempt(&uri, wanted))
+        self.persist(shown, method, || self.attempt(uri, wanted))
     }
 
     /// Makes attempts until one is final, or there were enough of them.
@@ -190,7 +200,17 @@ impl HttpClient {
     fn attempt(&self, uri: &Uri, wanted: Wanted<'_>) -> Outcome<Got> {
         let called = match wanted {
             Wanted::Bytes(_) => self.agent.get(uri).call(),
-            Wanted::Stream => self.agent.get(uri).config().timeout_global(None).build().call(),
+            Wanted::Stream(rest) => {
+                // Positions count in what is there, not in a compressed form of it.
+                let mut request = self.agent.get(uri).header(ACCEPT_ENCODING, "identity");
+                if let Some(rest) = rest {
+                    request = request.header(RANGE, format!("bytes={}-", rest.position));
+                    if let Some(validator) = rest.validator {
+                        request = request.header(IF_RANGE, validator);
+                    }
+                }
+                request.config().timeout_global(None).build().call()
+            }
             Wanted::Existence => self.agent.head(uri).call(),
             Wanted::Stored { file, content_type } => File::open(file)
                 .map_err(ureq::Error::Io)
@@ -203,19 +223,26 @@ impl HttpClient {
         let status = response.status();
         if matches!(wanted, Wanted::Stored { .. }) && status.is_success() {
             // What is read to its end leaves the connection usable.
-            let _ = read(response.body_mut(), ERROR_BODY_LIMIT);
+            let _ = self.read(response.body_mut(), ERROR_BODY_LIMIT);
             return Outcome::Done(Got::Bytes(Vec::new()));
+        }
+        if let Wanted::Stream(rest) = wanted
+            && (status == StatusCode::OK || status == StatusCode::PARTIAL_CONTENT)
+        {
+            return match Opened::new(response, rest, self.options.timeouts.read) {
+                Some(opened) => Outcome::Done(Got::Stream(opened)),
+                None => {
+                    let other = "the server sends another part than the one asked for";
+                    Outcome::Failed(ureq::Error::Other(other.into()))
+                }
+            };
         }
         if status == StatusCode::OK {
             let limit = match wanted {
                 Wanted::Bytes(limit) => limit,
-                Wanted::Stream => {
-                    let body = response.into_body().into_with_config().limit(u64::MAX).reader();
-                    return Outcome::Done(Got::Stream(Box::new(body)));
-                }
                 _ => return Outcome::Done(Got::Bytes(Vec::new())),
             };
-            return match read(response.body_mut(), limit) {
+            return match self.read(response.body_mut(), limit) {
                 Ok(bytes) if bytes.len() as u64 > limit => {
                     Outcome::TooLong { limit, beginning: beginning(&bytes) }
                 }
@@ -236,6 +263,17 @@ impl HttpClient {
         request.config().timeout_global(None).build().send(file)
     }
 
+    /// Reads a body, and one byte more than `limit` of one that is longer.
+    fn read(&self, body: &mut Body, limit: u64) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        // The limit of ureq's own counts compressed bytes.
+        let body = body.with_config().limit(u64::MAX).reader();
+        Metered::new(body, self.options.timeouts.read)
+            .take(limit.saturating_add(1))
+            .read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
     /// How long to wait after this many attempts. Up to half of it is left to chance, so that
     /// many threads do not come back all at once.
     fn wait(&self, attempts: u32, asked_to_wait: Option<Duration>) -> Duration {
@@ -253,8 +291,8 @@ impl HttpClient {
 enum Wanted<'a> {
     /// What is there, in memory, and no more than so many bytes.
     Bytes(u64),
-    /// What is there, as it comes.
-    Stream,
+    /// What is there, or the rest of it, as it comes.
+    Stream(Option<Rest<'a>>),
     /// Whether there is anything.
     Existence,
     /// That this is there.
@@ -264,7 +302,7 @@ enum Wanted<'a> {
 impl Wanted<'_> {
     fn method(self) -> &'static str {
         match self {
-            Self::Bytes(_) | Self::Stream => "GET",
+            Self::Bytes(_) | Self::Stream(_) => "GET",
             Self::Existence => "HEAD",
             Self::Stored { .. } => "PUT",
         }
@@ -274,7 +312,7 @@ impl Wanted<'_> {
 /// An answer.
 enum Got {
     Bytes(Vec<u8>),
-    Stream(Box<dyn Read + Send>),
+    Stream(Opened),
 }
 
 /// How one attempt ended.
@@ -325,12 +363,21 @@ fn is_trouble(status: u16) -> bool {
 fn is_passing(error: &ureq::Error) -> bool {
     match error {
         ureq::Error::Timeout(_) | ureq::Error::HostNotFound | ureq::Error::ConnectionFailed => true,
-        // A certificate that is not trusted, or data that is not what it claims to be.
-        ureq::Error::Io(error) => {
-            !matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput)
-        }
+        ureq::Error::Io(error) => is_passing_io(error),
         _ => false,
     }
+}
+
+fn is_passing_io(error: &io::Error) -> bool {
+    // A certificate that is not trusted, or data that is not what it claims to be.
+    !matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput)
+}
+
+fn parse(url: &str) -> Result<Uri, HttpError> {
+    url.parse()
+        .ok()
+        .filter(|uri: &Uri| matches!(uri.scheme_str(), Some("http" | "https")))
+        .ok_or_else(|| HttpError::BadUrl { url: harmless(&without_password(url)) })
 }
 
 /// A failure in words.

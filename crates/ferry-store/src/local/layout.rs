@@ -54,6 +54,12 @@ impl Layout {
         self.state_dir.join("db/schema")
     }
 
+    /// Where build logs are: beside the state, as long as nobody tells Nix otherwise.
+    #[must_use]
+    pub fn log_dir(&self) -> PathBuf {
+        self.state_dir.parent().unwrap_or(&self.state_dir).join("log/nix")
+    }
+
     /// Where the files of a store path really are.
     #[must_use]
     pub fn real_path(&self, path: &StorePath) -> PathBuf {

@@ -1,11 +1,13 @@
 //! A store on this machine's disk, read and written without any Nix.
 
+mod build_logs;
 pub(crate) mod database;
 mod layout;
 mod locks;
 mod queries;
 mod ranges;
 mod reader;
+pub(crate) mod realisations;
 mod registrar;
 mod restore;
 mod roots;
@@ -15,10 +17,12 @@ pub(crate) mod tables;
 mod unregistered;
 mod writer;
 
-use std::io::ErrorKind;
+use std::collections::BTreeMap;
+use std::io::{ErrorKind, Read};
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
+use ferry_formats::build_trace::{DrvOutput, Realisation};
 use ferry_formats::{NarHash, PathInfo, StoreDir, StorePath};
 
 pub use layout::Layout;
@@ -117,6 +121,16 @@ impl Store for LocalStore {
         reader::read_nars(&self.layout, wanted, visit)
     }
 
+    fn realisations(&self, paths: &BTreeMap<StorePath, PathInfo>) -> Result<Vec<Realisation>> {
+        let store_dir = &self.layout.store_dir;
+        let wanted = |path: &StorePath| paths.contains_key(path);
+        self.database()?.query(|connection| realisations::of_paths(connection, store_dir, &wanted))
+    }
+
+    fn build_log(&self, derivation: &StorePath) -> Result<Option<Box<dyn Read + Send>>> {
+        build_logs::open(&self.layout, derivation)
+    }
+
     fn protect(&self, paths: &[StorePath]) -> Result<Protection> {
         let protection = match TemporaryRoots::new(&self.layout, paths) {
             Ok(roots) => Protection::by(roots),
@@ -175,6 +189,22 @@ impl Destination for LocalStore {
 
     fn signature_check(&self) -> SignatureCheck<'_> {
         SignatureCheck::Here(&self.trust)
+    }
+
+    fn takes_realisations(&self) -> bool {
+        true
+    }
+
+    fn add_realisations(&self, offered: &[Realisation]) -> Result<Vec<DrvOutput>> {
+        realisations::add(&self.layout, offered)
+    }
+
+    fn has_build_log(&self, derivation: &StorePath) -> Result<Option<bool>> {
+        Ok(Some(build_logs::is_there(&self.layout, derivation)))
+    }
+
+    fn add_build_log(&self, derivation: &StorePath, log: &mut dyn Read) -> Result<()> {
+        build_logs::add(&self.layout, derivation, log)
     }
 
     fn writer<'a>(&'a self, plan: &'a Plan) -> Result<Box<dyn StoreWriter + 'a>> {

@@ -5,7 +5,7 @@
 
 use ferry_formats::{StoreDir, StorePath};
 use rusqlite::types::ValueRef;
-use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Row};
+use rusqlite::{CachedStatement, Connection, Row};
 
 use super::database::ReadError;
 
@@ -212,62 +212,5 @@ impl<'c> Lookup<'c> {
             visit(bytes(row, 0)?.unwrap_or_default())?;
         }
         Ok(())
-    }
-}
-
-/// Where Nix keeps what became of outputs that have no path before they are built.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum RealisationTable {
-    /// `Realisations`, up to Nix 2.34: by the derivation's hash, see
-    /// [`ferry_formats::realisation`].
-    ByHash,
-    /// `BuildTraceV3`, from Nix 2.35: by the name of the derivation's file, which has no output
-    /// of a derivation among its inputs any more.
-    ByPath,
-}
-
-impl RealisationTable {
-    const ALL: [Self; 2] = [Self::ByHash, Self::ByPath];
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::ByHash => "Realisations",
-            Self::ByPath => "BuildTraceV3",
-        }
-    }
-
-    /// Those that are there and have something in them. Nix makes them when it first builds such
-    /// an output.
-    pub(crate) fn in_use(connection: &Connection) -> Result<Vec<Self>> {
-        let mut found = Vec::new();
-        for table in Self::ALL {
-            let name = table.name();
-            let exists = connection.table_exists(Some("main"), name)?;
-            let query = format!("select exists (select 1 from {name})");
-            if exists && connection.query_row(&query, [], |row| row.get(0))? {
-                found.push(table);
-            }
-        }
-        Ok(found)
-    }
-
-    /// The valid path that an output of a derivation got.
-    pub(crate) fn find(
-        self,
-        connection: &Connection,
-        derivation: &str,
-        output: &str,
-    ) -> Result<Option<String>> {
-        let joined = match self {
-            Self::ByHash => "v.id = r.outputPath",
-            Self::ByPath => "v.path = r.outputPath",
-        };
-        let query = format!(
-            "select v.path from {} r join ValidPaths v on {joined} \
-             where r.drvPath = ? and r.outputName = ? order by r.id",
-            self.name()
-        );
-        let mut statement = connection.prepare_cached(&query)?;
-        Ok(statement.query_row([derivation, output], |row| row.get(0)).optional()?)
     }
 }

@@ -239,3 +239,108 @@ fn a_certificate_is_trusted_when_it_was_handed_in_and_not_otherwise() {
     assert_eq!(get(&trusting, &url).unwrap(), b"contents");
     server.join().unwrap();
 }
+
+/// A file of which every part is different.
+fn long() -> Vec<u8> {
+    (0..200_000_u32).flat_map(u32::to_le_bytes).collect()
+}
+
+/// Reads a file as it comes.
+fn stream(options: &HttpOptions, url: &str) -> Result<Vec<u8>, std::io::Error> {
+    let mut bytes = Vec::new();
+    let mut reader = HttpClient::new(options).unwrap().open(url).unwrap();
+    reader.read_to_end(&mut bytes).map(|_| bytes)
+}
+
+#[test]
+fn where_a_connection_breaks_only_the_rest_is_asked_for() {
+    let origin = Origin::start();
+    origin.serve("/file", long());
+    origin.serve_ranges();
+    // Often enough that the attempts would be used up, if those that bring something counted.
+    for count in [0, 1, 100_000, 70_000, 65_536, 80_000, 90_000, 100_000] {
+        origin.answer_next("/file", Answer::CutAfter(count));
+    }
+    assert!(stream(&impatient(), &format!("{}/file", origin.url())).unwrap() == long());
+    let ranges = origin.ranges();
+    // Before the first byte there is nothing to go on from.
+    assert_eq!((origin.requests_for("/file"), ranges.len()), (9, 7));
+    let starts: Vec<&str> = ranges.iter().filter_map(|range| range.split(' ').next()).collect();
+    assert_eq!(starts[..3], ["bytes=1-", "bytes=100001-", "bytes=170001-"]);
+    assert!(ranges.iter().all(|range| range.ends_with('"')), "no If-Range: {ranges:?}");
+}
+
+#[test]
+fn a_server_without_ranges_sends_all_of_it_again_and_nothing_comes_twice() {
+    let origin = Origin::start();
+    origin.serve("/file", long());
+    for count in [100, 400_000, 300_000, 500_000] {
+        origin.answer_next("/file", Answer::CutAfter(count));
+    }
+    assert!(stream(&impatient(), &format!("{}/file", origin.url())).unwrap() == long());
+    assert_eq!(origin.requests_for("/file"), 5);
+}
+
+#[test]
+fn a_server_in_trouble_in_the_middle_of_a_file_is_asked_again() {
+    let origin = Origin::start();
+    origin.serve("/file", long());
+    origin.serve_ranges();
+    origin.answer_next("/file", Answer::CutAfter(200_000));
+    (0..4).for_each(|_| origin.answer_next("/file", status("503 Service Unavailable")));
+    assert!(stream(&impatient(), &format!("{}/file", origin.url())).unwrap() == long());
+    assert_eq!(origin.requests_for("/file"), 6);
+}
+
+#[test]
+fn a_connection_that_always_breaks_is_given_up_with_the_place() {
+    let origin = Origin::start();
+    origin.serve("/file", long());
+    origin.serve_ranges();
+    (0..20).for_each(|_| origin.answer_next("/file", Answer::CutAfter(1000)));
+    let error = stream(&impatient(), &format!("{}/file", origin.url())).unwrap_err();
+    let error = error.get_ref().and_then(|error| error.downcast_ref::<HttpError>()).unwrap();
+    assert!(matches!(error, HttpError::Broken { position: 5000, attempts: 5, .. }), "{error}");
+    assert!(error.to_string().contains("broke off after 5000 bytes"), "{error}");
+    assert_eq!(origin.requests_for("/file"), 5);
+}
+
+#[test]
+fn a_file_that_changes_while_it_is_read_is_an_error() {
+    for ranges in [true, false] {
+        let origin = Origin::start();
+        origin.serve("/file", long());
+        if ranges {
+            origin.serve_ranges();
+        }
+        origin.answer_next("/file", Answer::CutAfter(200_000));
+        let mut reader =
+            HttpClient::new(&impatient()).unwrap().open(&format!("{}/file", origin.url())).unwrap();
+        reader.read_exact(&mut [0; 1000]).unwrap();
+        origin.serve("/file", vec![b'x'; 300_000]);
+        let error = reader.read_to_end(&mut Vec::new()).unwrap_err();
+        assert!(error.to_string().contains("it has changed"), "{ranges}: {error}");
+    }
+}
+
+#[test]
+fn a_server_that_sends_next_to_nothing_is_given_up() {
+    let pause = std::time::Duration::from_millis(20);
+    let options = HttpOptions { retries: 2, ..hasty() };
+    for drip in [Answer::Drip(pause), Answer::DripAll(pause)] {
+        let origin = Origin::start();
+        origin.serve("/file", long());
+        origin.serve_ranges();
+        (0..20).for_each(|_| origin.answer_next("/file", drip.clone()));
+        let url = format!("{}/file", origin.url());
+        let mut bytes = Vec::new();
+        let client = HttpClient::new(&options).unwrap();
+        let read = client.open(&url).map_err(std::io::Error::other);
+        let error = read.and_then(|mut reader| reader.read_to_end(&mut bytes)).unwrap_err();
+        let said = ["next to nothing", "no answer in time"];
+        assert!(said.iter().any(|said| error.to_string().contains(said)), "{drip:?}: {error}");
+        assert!(error.to_string().contains("3 attempts"), "{drip:?}: {error}");
+        let error = client.get(&url, 1 << 20).unwrap_err().to_string();
+        assert!(said.iter().any(|said| error.contains(said)), "{drip:?}: {error}");
+    }
+}

@@ -41,6 +41,9 @@ pub(crate) struct Copy {
     /// `secret-key`
     #[arg(long, default_value = "auto", value_name = "STORE")]
     pub(crate) to: String,
+    /// Copy the build logs of the derivations, too, which `nix log` shows
+    #[arg(long)]
+    pub(crate) with_logs: bool,
     /// Do not insist on signatures (a daemon obeys only users whom it trusts)
     #[arg(long)]
     pub(crate) no_check_sigs: bool,
@@ -112,6 +115,9 @@ pub(crate) struct CacheCreate {
     /// Write a list of the files in each NAR as well
     #[arg(long)]
     pub(crate) write_nar_listing: bool,
+    /// Copy the build logs of the derivations, too, which `nix log` shows
+    #[arg(long)]
+    pub(crate) with_logs: bool,
     /// Among several caches, Nix asks the one with the least number first
     #[arg(long, value_name = "NUMBER")]
     pub(crate) priority: Option<u32>,

@@ -163,7 +163,7 @@ fn into_directory(
     refuse_stream(options)?;
     let (added, nar_size) =
         write_derivations(freight.store(), freight.path_infos(), &options.output, &*context.bars)?;
-    Ok((CopyReport { added, present: 0, nar_size }, None))
+    Ok((CopyReport { added, nar_size, ..CopyReport::default() }, None))
 }
 
 fn into_cache(

@@ -1,17 +1,21 @@
 //! `ferry copy`: from one store to another.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use ferry_bundle::{BundleWriter, PackOptions};
 use ferry_cache::CacheAddress;
+use ferry_formats::StoreDir;
 use ferry_formats::keys::SecretKey;
 use ferry_graph::Explorer;
+use ferry_store::build_logs::{LogReport, copy_build_logs};
 use ferry_store::selection::{self, Selection};
 use ferry_store::trust::TrustPolicy;
 use ferry_store::uri::Purpose;
 use ferry_store::{CopyReport, Destination, Error, Protection, Store, copy};
 use serde_json::json;
 
+use super::copied;
 use crate::cli::{Copy, What};
 use crate::context::{Context, secret_keys};
 use crate::failure::Failure;
@@ -39,13 +43,16 @@ pub(crate) fn run(context: &Context, options: &Copy) -> Result<(), Failure> {
     };
     let mut keys = secret_keys(&options.what.sign_key)?;
     if options.to.ends_with(BUNDLE) {
+        if options.with_logs {
+            return Err(Failure::usage("a bundle keeps no build logs"));
+        }
         return into_bundle(context, options, store, selection, &keys);
     }
     if CacheAddress::is_one(&options.to) {
         let address = CacheAddress::parse(&options.to)?;
         keys.extend(secret_keys(&address.secret_key_files)?);
         let cache = open_cache(context, &options.to, &address, store.store_dir())?;
-        return carry(context, store, &cache, selection, &keys);
+        return carry(context, store, &cache, selection, &keys, options.with_logs);
     }
     let trust = if options.no_check_sigs {
         TrustPolicy::accept_all()
@@ -55,7 +62,7 @@ pub(crate) fn run(context: &Context, options: &Copy) -> Result<(), Failure> {
     let given = &options.trust.trusted_public_key;
     let there =
         context.open_store(&options.to, Purpose::Write, trust, options.no_check_sigs, given)?;
-    carry(context, store, there.destination(), selection, &keys)
+    carry(context, store, there.destination(), selection, &keys, options.with_logs)
 }
 
 /// Copies, and tells what was copied.
@@ -65,10 +72,19 @@ pub(super) fn carry(
     destination: &dyn Destination,
     selection: Selection,
     keys: &[SecretKey],
+    with_logs: bool,
 ) -> Result<(), Failure> {
     let _protection = protect(context, store, &selection)?;
+    let paths = if with_logs { selection.infos.clone() } else { BTreeMap::new() };
     let report = copy(store, destination, selection.infos, keys, &*context.bars)?;
-    tell(context, &destination.describe(), &report)
+    let logs =
+        match with_logs {
+            true => Some(copy_build_logs(store, destination, &paths, &*context.bars)?.ok_or_else(
+                || Failure::new(format!("{} keeps no build logs", destination.describe())),
+            )?),
+            false => None,
+        };
+    tell(context, &destination.describe(), &report, logs, store.store_dir())
 }
 
 /// What the options take out of a store.
@@ -135,22 +151,33 @@ fn into_bundle(
         let bundle = BundleWriter::new(sink, name, store.store_dir().clone(), pack);
         copy(store, &bundle, selection.infos, keys, &*context.bars)
     })?;
-    tell(context, &format!("bundle {}", path.display()), &report)
+    tell(context, &format!("bundle {}", path.display()), &report, None, store.store_dir())
 }
 
-fn tell(context: &Context, destination: &str, report: &CopyReport) -> Result<(), Failure> {
+fn tell(
+    context: &Context,
+    destination: &str,
+    report: &CopyReport,
+    logs: Option<LogReport>,
+    store_dir: &StoreDir,
+) -> Result<(), Failure> {
     if context.json {
-        output::json(json!({
-            "added": report.added,
-            "present": report.present,
-            "narSize": report.nar_size,
-        }))?;
+        let mut fields = copied::fields(report, store_dir);
+        let logs = logs.map(|LogReport { added, present, absent }| {
+            json!({ "added": added, "present": present, "absent": absent })
+        });
+        if let Some(object) = fields.as_object_mut() {
+            object.insert("realisations".to_owned(), copied::realisations(report));
+            object.insert("logs".to_owned(), json!(logs));
+        }
+        output::json(fields)?;
     }
-    context.talk.say(format!(
-        "copied {}, {} of NARs, to {destination} ({} there already)",
-        output::paths(report.added as u64),
-        output::size(report.nar_size),
-        report.present,
-    ));
+    copied::tell(context, "copied", destination, report, store_dir);
+    if let Some(logs) = logs {
+        context.talk.say(format!(
+            "copied {} build logs ({} there already; of {} derivations there is none)",
+            logs.added, logs.present, logs.absent
+        ));
+    }
     Ok(())
 }

@@ -16,7 +16,7 @@ use serde_json::json;
 
 use crate::base::read_content_from;
 use crate::cli::Load;
-use crate::commands::prerequisites;
+use crate::commands::{copied, prerequisites};
 use crate::context::{Context, open_bundle, require_bundle_key};
 use crate::failure::Failure;
 use crate::{evaluate, output};
@@ -176,26 +176,19 @@ fn tell(
         .collect();
     let next = next_command(options, bundle, store);
     if context.json {
-        output::json(json!({
-            "roots": roots,
-            "added": report.added,
-            "present": report.present,
-            "narSize": report.nar_size,
-            "gcRoots": links,
-            "next": next,
-        }))?;
+        let mut fields = copied::fields(report, bundle.store_dir());
+        if let Some(object) = fields.as_object_mut() {
+            object.insert("roots".to_owned(), json!(roots));
+            object.insert("gcRoots".to_owned(), json!(links));
+            object.insert("next".to_owned(), json!(next));
+        }
+        output::json(fields)?;
     } else {
         for root in &roots {
             output::line(root.as_bytes())?;
         }
     }
-    context.talk.say(format!(
-        "added {}, {} of NARs, to {} ({} there already)",
-        output::paths(report.added as u64),
-        output::size(report.nar_size),
-        store.store().describe(),
-        report.present,
-    ));
+    copied::tell(context, "added", &store.store().describe(), report, bundle.store_dir());
     if let Some(parent) = links.first().and_then(|link| link.parent()) {
         context.talk.say(format!(
             "kept from the garbage collector by {} (remove it to let go)",

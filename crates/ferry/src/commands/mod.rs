@@ -2,6 +2,7 @@
 
 mod cache;
 mod convert;
+mod copied;
 mod copy;
 mod deps;
 mod diff;

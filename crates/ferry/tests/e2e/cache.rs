@@ -19,6 +19,25 @@ struct Copied {
     added: u64,
     present: u64,
     nar_size: u64,
+    kept: Vec<String>,
+    realisations: Realisations,
+    logs: Option<Logs>,
+}
+
+#[derive(Deserialize, Debug, Default, PartialEq)]
+#[serde(deny_unknown_fields)]
+struct Realisations {
+    added: u64,
+    untrusted: Vec<String>,
+    other: Vec<String>,
+}
+
+#[derive(Deserialize, Debug, PartialEq)]
+#[serde(deny_unknown_fields)]
+struct Logs {
+    added: u64,
+    present: u64,
+    absent: u64,
 }
 
 fn copied(output: &[u8]) -> Copied {
@@ -44,6 +63,8 @@ fn what_is_copied_into_a_cache_is_substituted_and_copied_out_again() {
         assert!(first.nar_size > 0);
         let second = copied(&ferry(&sender.machine, copy).succeed().stdout);
         assert_eq!((second.added, second.present, second.nar_size), (0, count, 0));
+        assert_eq!((second.kept, second.logs), (Vec::new(), None));
+        assert_eq!(second.realisations, Realisations::default());
 
         let by_nix = machine(world, version);
         by_nix.configure("substituters = file:///data/cache");

@@ -10,9 +10,11 @@
 
 mod support;
 
+mod bad_caches;
 mod bad_input;
 mod base;
 mod based;
+mod build_logs;
 mod cache;
 mod cache_care;
 mod convert;
@@ -28,9 +30,11 @@ mod installables;
 mod interrupted;
 mod inventory;
 mod json;
+mod nginx;
 mod nix_functions;
 mod output;
 mod query;
+mod realisations;
 mod s3;
 mod salvage;
 mod seed;

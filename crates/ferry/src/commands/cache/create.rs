@@ -20,7 +20,7 @@ pub(super) fn run(context: &Context, options: &CacheCreate) -> Result<(), Failur
         selected(context, &options.what, &options.from, &source)?
     };
     let cache = open_cache(context, &options.to, &address, store.store_dir())?;
-    carry(context, store, &cache, selection, &keys)
+    carry(context, store, &cache, selection, &keys, options.with_logs)
 }
 
 /// Where the cache is, and how to write it.

@@ -175,7 +175,7 @@ fn cache_hint(error: &CacheError) -> Option<&'static str> {
 /// What to do about what S3 says, by the code that it has for it.
 fn s3_hint(code: &str) -> Option<&'static str> {
     Some(match code {
-        "NoSuchBucket" => {
+        "NoSuchBucket" | "InvalidBucketName" => {
             "make the bucket first, or mend its name; where it is not Amazon's, say where with \
              `endpoint=https://…` in the address"
         }

@@ -310,3 +310,70 @@ impl Read for Incoming {
         Ok(count)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use ferry_test_world::S3Server;
+
+    use super::*;
+
+    fn bucket(server: &S3Server, name: &str) -> Bucket {
+        let mut address = BucketAddress::parse(name).unwrap();
+        assert!(address.set("endpoint", &server.url()).unwrap());
+        Bucket::new(&address, &HttpOptions::default()).unwrap()
+    }
+
+    /// The names of the files whose names begin with `prefix`, with their sizes.
+    fn listed(bucket: &Bucket, prefix: &str) -> Vec<(String, u64)> {
+        let mut found = Vec::new();
+        let each = &mut |file: Listed| {
+            assert!(file.modified.is_some_and(|modified| modified > SystemTime::UNIX_EPOCH));
+            found.push((file.name, file.size));
+            Ok(())
+        };
+        bucket.list(prefix, None, each).unwrap();
+        found.sort();
+        found
+    }
+
+    #[test]
+    fn files_are_put_and_listed_and_taken_away_below_the_prefix_and_nowhere_else() {
+        let Some(server) = S3Server::start() else { return };
+        server.bucket("bucket");
+        let (one, other) = (bucket(&server, "bucket/p"), bucket(&server, "bucket/pq"));
+        let scratch = tempfile::tempdir_in("/tmp").unwrap();
+        let file = scratch.path().join("file");
+        fs::write(&file, "12345").unwrap();
+        for name in ["x.narinfo", "nar/a", "nar/b", "narrow", ".ferry-pending/y"] {
+            one.put(&file, name, "text/plain").unwrap();
+        }
+        other.put(&file, "z", "text/plain").unwrap();
+        let named = |names: &[&str]| -> Vec<(String, u64)> {
+            names.iter().map(|name| ((*name).to_owned(), 5)).collect()
+        };
+        assert_eq!(listed(&one, ""), named(&["nar/a", "nar/b", "narrow", "x.narinfo"]));
+        assert_eq!(listed(&one, "nar/"), named(&["nar/a", "nar/b"]));
+        assert_eq!(listed(&one, ".ferry-pending/"), named(&[".ferry-pending/y"]));
+        assert_eq!(listed(&other, ""), named(&["z"]));
+
+        assert!(one.has("nar/a", 5).unwrap() && !one.has("nar/a", 6).unwrap());
+        one.remove("nar/a").unwrap();
+        assert!(!one.has("nar/a", 5).unwrap());
+        assert_eq!(listed(&one, "nar/"), named(&["nar/b"]));
+        one.remove("nar/a").unwrap();
+        assert_eq!(one.get("nar/b", 5).unwrap().unwrap(), b"12345");
+        assert!(matches!(one.get("nar/b", 4), Err(CacheError::Http(HttpError::TooLong { .. }))));
+        assert_eq!(one.get("nar/a", 5).unwrap(), None);
+    }
+
+    #[test]
+    fn a_thread_of_an_asynchronous_runtime_is_refused_and_does_not_panic() {
+        let address = BucketAddress::parse("b").unwrap();
+        let bucket = Bucket::new(&address, &HttpOptions::default()).unwrap();
+        let runtime = Builder::new_current_thread().build().unwrap();
+        let error = runtime.block_on(async { bucket.get("x", 1) }).unwrap_err();
+        assert!(error.to_string().contains("asynchronous runtime"), "{error}");
+    }
+}

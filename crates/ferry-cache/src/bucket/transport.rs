@@ -1,8 +1,8 @@
 //! How the requests of `object_store` reach the network: through the HTTP client that everything
 //! else goes through, with its proxies, certificates, limits on time, and attempts.
 //!
-//! That client blocks, and so do the futures here. Each is waited for by a thread of its own, which
-//! has nothing else to do: see [`wait`](super::wait).
+//! That client blocks, and so do the futures here. Each is waited for by a thread that has nothing
+//! else to do.
 
 use std::future::poll_fn;
 use std::io::Read;

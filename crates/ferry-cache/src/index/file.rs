@@ -74,17 +74,6 @@ impl BinaryCache {
 }
 
 impl CacheIndex {
-    /// Whether the other would be written in the same words.
-    pub(super) fn says_the_same(&self, other: &Self) -> bool {
-        let write = |index: &Self| {
-            let mut text = Digest::default();
-            // To memory.
-            let _ = index.write(&mut text);
-            text.0.finish()
-        };
-        write(self) == write(other)
-    }
-
     fn write(&self, writer: &mut impl Write) -> io::Result<()> {
         let entries = self.entries();
         let line = |writer: &mut dyn Write, text: serde_json::Result<Vec<u8>>| {
@@ -158,21 +147,6 @@ fn read(store_dir: &StoreDir, reader: &mut impl BufRead) -> Result<CacheIndex, S
     match number - 1 {
         lines if lines == header.paths => Ok(index),
         lines => Err(format!("it has {lines} paths, and should have {}", header.paths)),
-    }
-}
-
-/// Hashes what is written to it.
-#[derive(Default)]
-struct Digest(ferry_formats::hash::NarHasher);
-
-impl Write for Digest {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.update(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 

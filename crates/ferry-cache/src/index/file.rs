@@ -88,17 +88,17 @@ impl CacheIndex {
             newest: self.newest.map(|newest| newest.to_string()),
         };
         line(writer, serde_json::to_vec(&header))?;
-        for entry in entries {
+        // As text: whoever reads it need not know what a hash is.
+        let mut lines: Vec<_> =
+            entries.iter().map(|entry| (entry.path.to_basename(), entry)).collect();
+        lines.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        for (path, entry) in lines {
             let object = self.object(entry.path.digest()).map(|(_, object)| object);
             let references = object.into_iter().flat_map(|object| self.references(object));
             let mut references: Vec<String> = references.map(StorePath::to_basename).collect();
             references.sort();
-            let text = Line {
-                path: entry.path.to_basename(),
-                nar_size: entry.nar_size,
-                file_size: entry.file_size,
-                references,
-            };
+            let text =
+                Line { path, nar_size: entry.nar_size, file_size: entry.file_size, references };
             line(writer, serde_json::to_vec(&text))?;
         }
         Ok(())

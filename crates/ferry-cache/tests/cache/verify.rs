@@ -565,6 +565,13 @@ fn a_cache_is_verified_from_the_paths_that_are_named_on_the_web_too() {
         assert_eq!(kinds(&report), BTreeSet::from(expected));
         assert_eq!(report.faults.len(), 3);
     }
+    // In parts, each of them is somebody's.
+    let parts = (0..4).map(|part| {
+        let shard = format!("{part}/4").parse().unwrap();
+        let options = VerifyOptions { shard, ..options.clone() };
+        open(&web.url()).verify(&options, None, &Silent).unwrap().faults.len()
+    });
+    assert_eq!(parts.sum::<usize>(), 3);
 }
 
 #[test]
@@ -620,6 +627,17 @@ fn what_was_read_is_not_read_again_until_it_changes_or_time_has_passed() {
     // Killed in the first.
     fs::write(&file, &header[..10]).unwrap();
     assert_eq!(run(&options), (3, 0, none));
+
+    // On the web too.
+    let web = serve(cache.directory.path());
+    let state = place.path().join("web");
+    let options_there = VerifyOptions { roots: vec![cache.top.clone()], ..options.clone() };
+    for expected in [(3, 0), (0, 3)] {
+        let there = open(&web.url());
+        let state = VerifyState::open(&state, &there).unwrap();
+        let report = there.verify(&options_there, Some(&state), &Silent).unwrap();
+        assert_eq!((report.nars_read, report.nars_read_before), expected);
+    }
 
     // What is wrong is found each time.
     let nar = cache.nar(&cache.top);

@@ -19,3 +19,4 @@ mod nix_writes;
 mod round_trip;
 mod sign;
 mod verify;
+mod verify_damage;

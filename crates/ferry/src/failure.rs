@@ -168,6 +168,14 @@ fn cache_hint(error: &CacheError) -> Option<&'static str> {
         }
         CacheError::OtherStore { .. } => Some("set NIX_STORE_DIR to that directory"),
         CacheError::S3 { code, .. } => s3_hint(code),
+        CacheError::NoListing { .. } => Some(
+            "name store paths, where the command takes some, or keep an index in the cache \
+             (`ferry cache index --write` where its files are)",
+        ),
+        CacheError::BadState { .. } => Some("name another file with --state"),
+        CacheError::BadIndex { .. } => {
+            Some("write it again: `ferry cache index --write`, where the files of the cache are")
+        }
         _ => None,
     }
 }

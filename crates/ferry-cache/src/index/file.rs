@@ -74,17 +74,6 @@ impl BinaryCache {
 }
 
 impl CacheIndex {
-    /// Whether the other would be written in the same words.
-    pub(super) fn says_the_same(&self, other: &Self) -> bool {
-        let write = |index: &Self| {
-            let mut text = Digest::default();
-            // To memory.
-            let _ = index.write(&mut text);
-            text.0.finish()
-        };
-        write(self) == write(other)
-    }
-
     fn write(&self, writer: &mut impl Write) -> io::Result<()> {
         let entries = self.entries();
         let line = |writer: &mut dyn Write, text: serde_json::Result<Vec<u8>>| {
@@ -99,17 +88,17 @@ impl CacheIndex {
             newest: self.newest.map(|newest| newest.to_string()),
         };
         line(writer, serde_json::to_vec(&header))?;
-        for entry in entries {
+        // As text: whoever reads it need not know what a hash is.
+        let mut lines: Vec<_> =
+            entries.iter().map(|entry| (entry.path.to_basename(), entry)).collect();
+        lines.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        for (path, entry) in lines {
             let object = self.object(entry.path.digest()).map(|(_, object)| object);
             let references = object.into_iter().flat_map(|object| self.references(object));
             let mut references: Vec<String> = references.map(StorePath::to_basename).collect();
             references.sort();
-            let text = Line {
-                path: entry.path.to_basename(),
-                nar_size: entry.nar_size,
-                file_size: entry.file_size,
-                references,
-            };
+            let text =
+                Line { path, nar_size: entry.nar_size, file_size: entry.file_size, references };
             line(writer, serde_json::to_vec(&text))?;
         }
         Ok(())
@@ -158,21 +147,6 @@ fn read(store_dir: &StoreDir, reader: &mut impl BufRead) -> Result<CacheIndex, S
     match number - 1 {
         lines if lines == header.paths => Ok(index),
         lines => Err(format!("it has {lines} paths, and should have {}", header.paths)),
-    }
-}
-
-/// Hashes what is written to it.
-#[derive(Default)]
-struct Digest(ferry_formats::hash::NarHasher);
-
-impl Write for Digest {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.update(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 

@@ -6,7 +6,7 @@
 
 mod file;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::UNIX_EPOCH;
 
 use ferry_formats::narinfo::Narinfo;
@@ -19,7 +19,7 @@ use crate::walk::{hash_part, narinfo_files};
 use crate::{BinaryCache, CacheError};
 
 /// What is in a cache.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct CacheIndex {
     store_dir: StoreDir,
     /// When the newest of the narinfos was last written, by the clock of whoever keeps the cache:
@@ -52,7 +52,7 @@ pub struct IndexEntry<'a> {
 }
 
 /// An index, and how it came about.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Indexed {
     /// What is in the cache.
     pub index: CacheIndex,
@@ -127,6 +127,22 @@ impl CacheIndex {
     fn object(&self, digest: &[u8; 20]) -> Option<(&StorePath, &Object)> {
         let number = *self.numbers.get(digest)? as usize;
         Some((self.paths.get(number)?, self.objects.get(number)?.as_ref()?))
+    }
+
+    /// Whether the other knows the same, in whatever order it has learned it.
+    fn says_the_same(&self, other: &Self) -> bool {
+        let count = |index: &Self| index.objects.iter().flatten().count();
+        let is_known = |(path, object): (&StorePath, &Option<Object>)| {
+            let Some(object) = object else { return true };
+            other.object(path.digest()).is_some_and(|(there, known)| {
+                (there, known.nar_size, known.file_size)
+                    == (path, object.nar_size, object.file_size)
+                    && self.references(object).collect::<BTreeSet<_>>()
+                        == other.references(known).collect()
+            })
+        };
+        (self.newest, count(self)) == (other.newest, count(other))
+            && self.paths.iter().zip(&self.objects).all(is_known)
     }
 
     fn references<'a>(&'a self, object: &'a Object) -> impl Iterator<Item = &'a StorePath> {

@@ -232,7 +232,9 @@ impl Run<'_> {
             },
             Some(_) => return,
         };
-        self.report.faults.push(fault);
+        if fault.path.as_ref().is_some_and(|path| self.options.shard.holds(path)) {
+            self.report.faults.push(fault);
+        }
     }
 
     /// Looks at these narinfos, and tells what each of them says.

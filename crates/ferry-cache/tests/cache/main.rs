@@ -26,3 +26,4 @@ mod realisations;
 mod round_trip;
 mod sign;
 mod verify;
+mod verify_damage;

@@ -29,17 +29,17 @@ pub(crate) struct CacheVerify {
     #[arg(value_name = "PATH")]
     pub(crate) paths: Vec<String>,
     /// Read every NAR too, and check its hashes, its form, its content address and its listing
-    #[arg(long, conflicts_with = "sample")]
+    #[arg(long, group = "data")]
     pub(crate) read_data: bool,
     /// Read so many of the NARs, at random, such as `5%`
-    #[arg(long, value_name = "PERCENT")]
+    #[arg(long, value_name = "PERCENT", group = "data")]
     pub(crate) sample: Option<Percentage>,
     /// The number that decides which ones (the run says which it has chosen)
     #[arg(long, value_name = "NUMBER", requires = "sample")]
     pub(crate) seed: Option<u64>,
     /// Note in this file which NARs were read and found right, and do not read them again. A run
     /// that was stopped goes on so
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "data")]
     pub(crate) state: Option<PathBuf>,
     /// Read again what was read so many days ago
     #[arg(long, value_name = "DAYS", requires = "state")]

@@ -173,7 +173,7 @@ impl Machine<'_> {
         };
         // A graph of its own: what that store does not have must not be known from elsewhere.
         let mut there = Explorer::new(self.store_dir.clone());
-        opened.add_to(&mut there)?;
+        there.add_source(opened.facts());
         let pairs: Vec<(NodeId, NodeId)> = of
             .iter()
             .filter_map(|node| Some((node, there.node(&explorer.graph().path(node)?))))

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use ferry_bundle::Bundle;
 use ferry_cache::{BinaryCache, CacheAddress};
 use ferry_formats::StoreDir;
-use ferry_graph::Explorer;
+use ferry_graph::{Explorer, Facts};
 use ferry_store::Store;
 use ferry_store::facts::{ReferencesGraph, StoreFacts, Trace, Unfinished};
 use ferry_store::trust::TrustPolicy;
@@ -57,17 +57,22 @@ impl OpenSource {
         }
     }
 
-    /// Adds what it knows.
-    pub(crate) fn add_to<'a>(&'a self, explorer: &mut Explorer<'a>) -> Result<(), Failure> {
+    /// What it knows.
+    pub(crate) fn facts(&self) -> Box<dyn Facts + '_> {
         match self {
-            Self::Store(store) => explorer.add_source(store.facts()),
-            Self::Bundle(bundle) => explorer.add_source(Box::new(StoreFacts::new(bundle.as_ref()))),
+            Self::Store(store) => store.facts(),
+            Self::Bundle(bundle) => Box::new(StoreFacts::new(bundle.as_ref())),
             Self::Cache(cache) => {
                 let kept = Context::cache_directory().map(|cache| cache.join("narinfos"));
-                explorer.add_source(Box::new(cache.facts(kept.as_deref())));
+                Box::new(cache.facts(kept.as_deref()))
             }
         }
-        Ok(())
+    }
+
+    /// Where Nix puts what it evaluates for it: into a store that Nix knows, which this one may
+    /// be; `address` is how it was named.
+    pub(crate) fn nix_address<'a>(&self, address: &'a str) -> &'a str {
+        if matches!(self, Self::Store(_)) { address } else { DEFAULT_STORE }
     }
 }
 
@@ -107,7 +112,7 @@ impl<'o> OpenSources<'o> {
     pub(crate) fn explorer(&self, context: &Context) -> Result<Explorer<'_>, Failure> {
         let mut explorer = Explorer::new(self.store_dir.clone());
         for store in &self.stores {
-            store.add_to(&mut explorer)?;
+            explorer.add_source(store.facts());
         }
         for file in &self.options.references_graph {
             let graph = ReferencesGraph::read(file, &self.store_dir).map_err(Failure::new)?;

@@ -9,6 +9,7 @@ mod graph;
 mod inventory;
 mod pack;
 mod salvage;
+mod what;
 
 use std::path::PathBuf;
 
@@ -16,7 +17,7 @@ use clap::{Args, Parser, Subcommand, ValueHint};
 use tracing_subscriber::EnvFilter;
 
 pub(crate) use self::bundle::{BundleKeys, Info, Load, Ls, Repair, Trust, Verify};
-pub(crate) use self::cache::{Cache, CacheCreate, Copy, What};
+pub(crate) use self::cache::{Cache, CacheCreate, Copy};
 pub(crate) use self::convert::{Convert, Format};
 pub(crate) use self::diff::Diff;
 pub(crate) use self::drv::{Drv, DrvAdd, DrvShow};
@@ -24,6 +25,7 @@ pub(crate) use self::graph::{Deps, Query, Size, SizeKind, Sources, Why};
 pub(crate) use self::inventory::Inventory;
 pub(crate) use self::pack::Pack;
 pub(crate) use self::salvage::Salvage;
+pub(crate) use self::what::{SignWith, What};
 
 /// Carries Nix software across a gap in the network.
 ///

@@ -7,7 +7,7 @@ use ferry_store::facts::ReferencesGraph;
 use ferry_store::local::{Layout, UnregisteredStore};
 use ferry_store::selection::Selection;
 
-use super::copy::{carry, selected};
+use super::copy::{carry, taken};
 use crate::cli::CacheCreate;
 use crate::context::{Context, secret_keys};
 use crate::failure::Failure;
@@ -16,7 +16,7 @@ use crate::sources::OpenSource;
 
 pub(crate) fn create(context: &Context, options: &CacheCreate) -> Result<(), Failure> {
     let address = address(context, options)?;
-    let mut keys = secret_keys(&options.what.sign_key)?;
+    let mut keys = secret_keys(&options.sign.sign_key)?;
     keys.extend(secret_keys(&address.secret_key_files)?);
     let http = context.http_options(&options.to)?;
     let open = |store_dir| {
@@ -25,7 +25,7 @@ pub(crate) fn create(context: &Context, options: &CacheCreate) -> Result<(), Fai
     };
     if options.references_graph.is_empty() {
         let source = OpenSource::open(context, &options.from)?;
-        let selection = selected(context, &options.what, &options.from, &source)?;
+        let selection = taken(context, &options.what, &options.from, &source)?;
         let store = source.any_store();
         return carry(context, store, &open(store.store_dir())?, selection, &keys);
     }

@@ -26,7 +26,7 @@ pub(crate) fn run(context: &Context, options: &Convert) -> Result<(), Failure> {
         let message = format!("{} has no place for --root and --set", to.describe());
         return Err(Failure::usage(message));
     }
-    if to != Format::Bundle && !options.sign_key.is_empty() {
+    if to != Format::Bundle && !options.sign.sign_key.is_empty() {
         let message = format!("{} has no place for signatures", to.describe());
         return Err(Failure::usage(message));
     }
@@ -121,7 +121,7 @@ fn into_bundle(
     freight: &Freight,
     roots: Vec<StorePath>,
 ) -> Result<(CopyReport, Option<u64>), Failure> {
-    let keys = secret_keys(&options.sign_key)?;
+    let keys = secret_keys(&options.sign.sign_key)?;
     let set = options.set.clone().unwrap_or_else(|| freight.set(&roots));
     let level = options.level.zstd();
     let pack_options =
@@ -235,7 +235,7 @@ fn tell(
     let unproved =
         freight.path_infos().iter().filter(|info| info.ca.is_none() && info.signatures.is_empty());
     let unproved = unproved.count();
-    if freight.format() != Format::Bundle && unproved > 0 && options.sign_key.is_empty() {
+    if freight.format() != Format::Bundle && unproved > 0 && options.sign.sign_key.is_empty() {
         context.talk.say(format!(
             "{} without a signature or a content address: loading needs --no-check-sigs, or \
              convert with --sign-key",

@@ -5,9 +5,8 @@ use std::path::{Path, PathBuf};
 use ferry_bundle::{BundleWriter, PackOptions};
 use ferry_cache::{BinaryCache, CacheAddress};
 use ferry_formats::keys::SecretKey;
-use ferry_graph::Explorer;
 use ferry_store::closure::{closure, unreferenced};
-use ferry_store::selection::{self, Selection};
+use ferry_store::selection::Selection;
 use ferry_store::trust::TrustPolicy;
 use ferry_store::uri::Purpose;
 use ferry_store::{CopyReport, Destination, Error, Protection, Store, copy};
@@ -16,11 +15,10 @@ use serde_json::json;
 use crate::cli::{Copy, What};
 use crate::context::{Context, secret_keys};
 use crate::failure::Failure;
-use crate::installables::Installables;
 use crate::output;
-use crate::queries::Queries;
+use crate::selected::selected;
 use crate::sink::Sink;
-use crate::sources::{OpenSource, add_traces};
+use crate::sources::OpenSource;
 
 /// How the name of a bundle ends, where only that tells it from a store.
 const BUNDLE: &str = ".ferry";
@@ -36,9 +34,9 @@ pub(crate) fn run(context: &Context, options: &Copy) -> Result<(), Failure> {
     let selection = if options.all {
         everything(store)?
     } else {
-        selected(context, &options.what, &options.from, &source)?
+        taken(context, &options.what, &options.from, &source)?
     };
-    let mut keys = secret_keys(&options.what.sign_key)?;
+    let mut keys = secret_keys(&options.sign.sign_key)?;
     if options.to.ends_with(BUNDLE) {
         return into_bundle(context, options, store, selection, &keys);
     }
@@ -85,29 +83,15 @@ fn everything(store: &dyn Store) -> Result<Selection, Failure> {
     Ok(Selection { roots: unreferenced(&all), infos })
 }
 
-/// What the options take out of a store.
-pub(super) fn selected(
+/// What the options take out of a source.
+pub(super) fn taken(
     context: &Context,
     what: &What,
     address: &str,
     source: &OpenSource,
 ) -> Result<Selection, Failure> {
-    if what.installables.is_empty() {
-        return Err(Failure::usage("nothing is named that could be copied"));
-    }
-    let store = source.any_store();
-    // Where there are no stores that Nix knows, it evaluates into its own.
-    let address = if matches!(source, OpenSource::Store(_)) { address } else { "auto" };
-    let installables = Installables { context, store_dir: store.store_dir(), store: address };
-    let named = installables.all(&what.installables)?;
-    let also = installables.all(&what.also)?;
-    let mut explorer = Explorer::new(store.store_dir().clone());
-    source.add_to(&mut explorer)?;
-    add_traces(&mut explorer, context, &what.trace)?;
-    let mut queries = Queries::new(context, explorer, address);
-    let set = queries.evaluate_set(&what.query_file, &what.set, &named)?;
-    queries.settle(false)?;
-    Ok(selection::select(store, &mut queries.explorer, &set, &named, &also)?)
+    let address = source.nix_address(address);
+    selected(context, what, source.any_store(), source.facts(), address)
 }
 
 fn protect(

@@ -130,6 +130,47 @@ pub fn exported_derivations(derivation: &Derivation) -> Vec<StorePath> {
     found
 }
 
+/// Whether Nix may substitute its outputs, as far as the derivation says: the attribute
+/// `allowSubstitutes`. (The setting `always-allow-substitutes` overrules it.)
+#[must_use]
+pub fn allows_substitutes(derivation: &Derivation) -> bool {
+    const ATTRIBUTE: &str = "allowSubstitutes";
+    match derivation.structured_attrs() {
+        Some(attributes) => attributes.get(ATTRIBUTE).is_none_or(|value| *value == true),
+        None => derivation.environment().get(ATTRIBUTE).is_none_or(|value| value == b"1"),
+    }
+}
+
+/// The addresses that a fetcher is told to get something from: the attributes `url` and `urls`,
+/// each address once. They may begin with `mirror://`, as those of nixpkgs do.
+#[must_use]
+pub fn fetched_urls(derivation: &Derivation) -> Vec<String> {
+    let mut urls: Vec<String> = Vec::new();
+    let mut add = |text: &str| {
+        for url in text.split_whitespace() {
+            if !urls.iter().any(|known| known == url) {
+                urls.push(url.to_owned());
+            }
+        }
+    };
+    for attribute in ["url", "urls"] {
+        match derivation.structured_attrs() {
+            Some(attributes) => match attributes.get(attribute) {
+                Some(serde_json::Value::String(text)) => add(text),
+                Some(serde_json::Value::Array(texts)) => {
+                    texts.iter().filter_map(serde_json::Value::as_str).for_each(&mut add);
+                }
+                _ => {}
+            },
+            None => {
+                let value = derivation.environment().get(attribute);
+                add(&String::from_utf8_lossy(value.map(Vec::as_slice).unwrap_or_default()));
+            }
+        }
+    }
+    urls
+}
+
 /// Computes the output paths of a graph of derivations, each derivation once.
 #[derive(Clone, Default)]
 pub struct OutputPaths {

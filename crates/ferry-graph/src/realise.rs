@@ -103,6 +103,8 @@ pub struct Realisation {
     /// Paths that are substituted although something is not offered that they refer to, which
     /// stands behind each.
     pub incomplete: Vec<(NodeId, NodeId)>,
+    /// All that are substituted and refer to something that is not offered, at any distance.
+    pub not_whole: NodeSet,
 }
 
 impl Realiser {
@@ -232,15 +234,27 @@ impl Realiser {
         needed.union_with(&self.unasked);
         let supply = |node| Needed { node, supply: self.supply(explorer, node) };
         let mut incomplete = Vec::new();
+        let mut referrers: HashMap<NodeId, Vec<NodeId>> = HashMap::new();
         for node in explorer.sorted(&self.substituted) {
-            let references = self.offered.get(&node).into_iter().flatten();
-            let refused = references.filter(|reference| self.refused.contains(**reference));
-            incomplete.extend(refused.map(|reference| (node, *reference)));
+            for &reference in self.offered.get(&node).into_iter().flatten() {
+                if self.refused.contains(reference) {
+                    incomplete.push((node, reference));
+                }
+                referrers.entry(reference).or_default().push(node);
+            }
+        }
+        let mut not_whole = NodeSet::default();
+        let mut open: Vec<NodeId> = incomplete.iter().map(|(node, _)| *node).collect();
+        while let Some(node) = open.pop() {
+            if not_whole.insert(node) {
+                open.extend(referrers.get(&node).into_iter().flatten());
+            }
         }
         Realisation {
             needed: explorer.sorted(&needed).into_iter().map(supply).collect(),
             built: self.built,
             incomplete,
+            not_whole,
         }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ferry_formats::{PathInfo, StorePath};
-use ferry_graph::{Explorer, Missing, NodeSet};
+use ferry_graph::{Explorer, Missing, NodeSet, Realiser};
 
 use crate::closure::closure;
 use crate::installable::Installable;
@@ -72,6 +72,42 @@ pub fn select(
     let roots = roots.into_iter().filter_map(|node| explorer.graph().path(node));
     let roots = roots.filter(|path| seen.insert(path.clone())).collect();
     Ok(Selection { roots, infos: closure(store, &paths)? })
+}
+
+/// Wants what is in `set`. The outputs of a derivation in `named` are wanted together, as Nix
+/// wants them where they are built; everything else for itself.
+///
+/// # Errors
+/// When a source of facts could not look.
+pub fn want(
+    realiser: &mut Realiser,
+    explorer: &mut Explorer<'_>,
+    set: &NodeSet,
+    named: &[Installable],
+) -> Result<()> {
+    let mut rest = set.clone();
+    for installable in named {
+        let derivation = match installable {
+            Installable::Path(path) if path.is_derivation() => path,
+            Installable::Outputs { derivation, through, .. } if through.is_empty() => derivation,
+            _ => continue,
+        };
+        let derivation = explorer.node(derivation);
+        let outputs = explorer.named_outputs(derivation)?.unwrap_or_default();
+        let outputs: Vec<_> = outputs
+            .into_iter()
+            .map(|(_, output)| output)
+            .filter(|output| set.contains(*output))
+            .collect();
+        rest.difference_with(&outputs.iter().copied().collect());
+        if !outputs.is_empty() {
+            realiser.want_outputs(explorer, derivation, outputs);
+        }
+    }
+    for node in rest.iter() {
+        realiser.want(explorer, node);
+    }
+    Ok(())
 }
 
 /// Refuses an answer for which facts are missing.

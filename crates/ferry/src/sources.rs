@@ -15,6 +15,8 @@ use crate::cli::Sources;
 use crate::context::Context;
 use crate::failure::Failure;
 
+/// The file that a directory has if it is a binary cache.
+const CACHE_INFO: &str = "nix-cache-info";
 /// The store that is asked where nothing is named.
 const DEFAULT_STORE: &str = "auto";
 
@@ -26,15 +28,17 @@ pub(crate) enum OpenSource {
 }
 
 impl OpenSource {
-    /// Opens the store, bundle or cache with this address.
+    /// Opens the store, bundle or cache with this address; a cache may be named as a directory.
     pub(crate) fn open(context: &Context, address: &str) -> Result<Self, Failure> {
-        if CacheAddress::is_one(address) {
-            let parsed = CacheAddress::parse(address)?;
+        let file = context.surroundings.working_directory.join(address);
+        let is_cache = CacheAddress::is_one(address);
+        if is_cache || file.join(CACHE_INFO).is_file() {
+            let directory = file.to_string_lossy();
+            let parsed = CacheAddress::parse(if is_cache { address } else { &directory })?;
             let options = context.http_options(address)?;
             let cache = BinaryCache::new(&parsed, &context.store_dir()?, &options)?;
             return Ok(Self::Cache(Box::new(cache)));
         }
-        let file = context.surroundings.working_directory.join(address);
         if file.is_file() {
             return Ok(Self::Bundle(Box::new(Bundle::open(&file)?)));
         }

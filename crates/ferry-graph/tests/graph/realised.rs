@@ -261,6 +261,20 @@ proptest! {
         let found = realisation.incomplete.iter();
         let found: BTreeSet<_> = found.map(|(from, to)| (rendered(*from), rendered(*to))).collect();
         prop_assert_eq!(found, incomplete);
+        let reaches_refused = |node: &String| {
+            let mut reached = Names::from([node.clone()]);
+            loop {
+                let more = reached.iter().filter_map(|node| case.offered.get(node)).flatten();
+                let more: Names = reached.iter().chain(more).cloned().collect();
+                if more == reached {
+                    return reached.iter().any(refused);
+                }
+                reached = more;
+            }
+        };
+        let not_whole: Names = realisation.not_whole.iter().map(rendered).collect();
+        let expected = plain.substituted.iter().filter(|node| reaches_refused(node));
+        prop_assert_eq!(not_whole, expected.cloned().collect::<Names>());
     }
 }
 

@@ -7,6 +7,7 @@ mod diff;
 mod drv;
 mod graph;
 mod inventory;
+mod missing;
 mod pack;
 mod salvage;
 mod what;
@@ -23,6 +24,7 @@ pub(crate) use self::diff::Diff;
 pub(crate) use self::drv::{Drv, DrvAdd, DrvShow};
 pub(crate) use self::graph::{Deps, Query, Size, SizeKind, Sources, Why};
 pub(crate) use self::inventory::Inventory;
+pub(crate) use self::missing::Missing;
 pub(crate) use self::pack::Pack;
 pub(crate) use self::salvage::Salvage;
 pub(crate) use self::what::{SignWith, What};
@@ -110,6 +112,9 @@ pub(crate) enum Command {
     /// Copy from one store to another: local, a daemon's, a bundle, a binary cache
     #[command(after_help = cache::COPY_EXAMPLES)]
     Copy(Copy),
+    /// Tell what binary caches lack of what something needs; the exit code is 1 if they do
+    #[command(after_help = missing::EXAMPLES)]
+    Missing(Missing),
     /// Make binary caches
     #[command(subcommand)]
     Cache(Cache),

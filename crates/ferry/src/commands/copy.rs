@@ -1,6 +1,6 @@
 //! `ferry copy`: from one store to another.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use ferry_bundle::{BundleWriter, PackOptions};
 use ferry_cache::{BinaryCache, CacheAddress};
@@ -12,7 +12,7 @@ use ferry_store::uri::Purpose;
 use ferry_store::{CopyReport, Destination, Error, Protection, Store, copy};
 use serde_json::json;
 
-use crate::cli::{Copy, What};
+use crate::cli::{Copy, Trust, What};
 use crate::context::{Context, secret_keys};
 use crate::failure::Failure;
 use crate::output;
@@ -36,27 +36,58 @@ pub(crate) fn run(context: &Context, options: &Copy) -> Result<(), Failure> {
     } else {
         taken(context, &options.what, &options.from, &source)?
     };
-    let mut keys = secret_keys(&options.sign.sign_key)?;
-    if options.to.ends_with(BUNDLE) {
-        return into_bundle(context, options, store, selection, &keys);
+    let target = Target {
+        address: &options.to,
+        no_check_sigs: options.no_check_sigs,
+        trust: &options.trust,
+        set: if options.all { "all" } else { &options.what.set },
+    };
+    let keys = secret_keys(&options.sign.sign_key)?;
+    let (destination, report) = send(context, store, &target, selection, keys)?;
+    tell(context, &destination, &report)
+}
+
+/// Where it is copied to.
+pub(super) struct Target<'a> {
+    pub(super) address: &'a str,
+    pub(super) no_check_sigs: bool,
+    pub(super) trust: &'a Trust,
+    /// What a bundle says it holds.
+    pub(super) set: &'a str,
+}
+
+/// Copies to a bundle, a binary cache or a store, and returns what that is called, too.
+pub(super) fn send(
+    context: &Context,
+    store: &dyn Store,
+    target: &Target<'_>,
+    selection: Selection,
+    mut keys: Vec<SecretKey>,
+) -> Result<(String, CopyReport), Failure> {
+    let _protection = protect(context, store, &selection)?;
+    if target.address.ends_with(BUNDLE) {
+        return into_bundle(context, target, store, selection, &keys);
     }
-    if CacheAddress::is_one(&options.to) {
-        let address = CacheAddress::parse(&options.to)?;
+    let into = |destination: &dyn Destination, keys: &[SecretKey]| {
+        let report = copy(store, destination, selection.infos, keys, &*context.bars)?;
+        Ok((destination.describe(), report))
+    };
+    if CacheAddress::is_one(target.address) {
+        let address = CacheAddress::parse(target.address)?;
         keys.extend(secret_keys(&address.secret_key_files)?);
-        let http = context.http_options(&options.to)?;
+        let http = context.http_options(target.address)?;
         let cache = BinaryCache::new(&address, store.store_dir(), &http)?
             .with_scratch_directory(std::env::temp_dir());
-        return carry(context, store, &cache, selection, &keys);
+        return into(&cache, &keys);
     }
-    let trust = if options.no_check_sigs {
-        TrustPolicy::accept_all()
-    } else {
-        context.trust(&options.trust)?
+    let trust = match target.no_check_sigs {
+        true => TrustPolicy::accept_all(),
+        false => context.trust(target.trust)?,
     };
-    let given = &options.trust.trusted_public_key;
+    let given = &target.trust.trusted_public_key;
     let there =
-        context.open_store(&options.to, Purpose::Write, trust, options.no_check_sigs, given)?;
-    carry(context, store, there.destination(), selection, &keys)
+        context.open_store(target.address, Purpose::Write, trust, target.no_check_sigs, given)?;
+    into(there.destination(), &keys)
 }
 
 /// Copies, and tells what was copied.
@@ -114,26 +145,24 @@ fn protect(
 
 fn into_bundle(
     context: &Context,
-    options: &Copy,
+    target: &Target<'_>,
     store: &dyn Store,
     selection: Selection,
     keys: &[SecretKey],
-) -> Result<(), Failure> {
-    let _protection = protect(context, store, &selection)?;
+) -> Result<(String, CopyReport), Failure> {
     let pack = PackOptions {
-        set: if options.all { "all".to_owned() } else { options.what.set.clone() },
+        set: target.set.to_owned(),
         roots: selection.roots.clone(),
         level: BUNDLE_LEVEL,
         sign_with: keys.to_vec(),
         ..PackOptions::default()
     };
-    let path = PathBuf::from(&options.to);
-    let (report, _) = Sink::new(Path::new(&options.to), "a bundle")?.write(|sink| {
-        let name = path.display().to_string();
+    let (report, _) = Sink::new(Path::new(target.address), "a bundle")?.write(|sink| {
+        let name = target.address.to_owned();
         let bundle = BundleWriter::new(sink, name, store.store_dir().clone(), pack);
         copy(store, &bundle, selection.infos, keys, &*context.bars)
     })?;
-    tell(context, &format!("bundle {}", path.display()), &report)
+    Ok((format!("bundle {}", target.address), report))
 }
 
 fn tell(context: &Context, destination: &str, report: &CopyReport) -> Result<(), Failure> {

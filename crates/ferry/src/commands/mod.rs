@@ -10,6 +10,7 @@ mod info;
 mod inventory;
 mod load;
 mod ls;
+mod missing;
 mod pack;
 mod prerequisites;
 mod query;
@@ -32,6 +33,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let context = Context::new(&arguments.global)?;
     let done = match arguments.command {
         Command::Diff(options) => return diff::run(&context, &options),
+        Command::Missing(options) => return missing::run(&context, &options),
         Command::Salvage(options) => return salvage::run(&context, &options),
         Command::Pack(options) => pack::run(&context, &options),
         Command::Query(options) => query::run(&context, &options),

@@ -12,6 +12,7 @@ mod facts;
 mod freight;
 mod generate;
 mod measure;
+mod missing;
 mod program;
 mod report;
 mod sections;

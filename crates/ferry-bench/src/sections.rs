@@ -34,6 +34,8 @@ pub(crate) enum Name {
     Verify,
     /// How time grows with the number of derivations
     Growth,
+    /// Asking a cache on the web for everything that a large graph needs
+    Missing,
 }
 
 /// Everything that sections share, each made when the first of them wants it.
@@ -80,6 +82,7 @@ impl Bench {
             Name::Delta => vec![self.delta()],
             Name::Verify => vec![self.verify()],
             Name::Growth => vec![self.growth()],
+            Name::Missing => crate::missing::sections(self),
         }
     }
 

@@ -26,6 +26,7 @@ mod hostile;
 mod installables;
 mod interrupted;
 mod inventory;
+mod missing;
 mod output;
 mod query;
 mod salvage;

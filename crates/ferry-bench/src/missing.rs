@@ -10,6 +10,9 @@ use crate::sections::Bench;
 /// How many others each path refers to, which nothing before it does; and how many besides.
 const CHILDREN: usize = 3;
 const OTHERS: usize = 5;
+/// `nix path-info` waits for each answer before it asks the next question: of more paths than this
+/// it is not asked where answers take long.
+const PATIENCE: usize = 5000;
 /// Where Nix keeps what a cache has answered.
 const ANSWERS: &str = "/data/answers";
 
@@ -96,20 +99,27 @@ fn measure(
         let ask = ask.map(str::to_owned);
         Case::ferry(name, move || run(machine.command("ferry").args(&ask).args(more)))
     };
-    let nix = |name: &str, against: &str, more: &'static [&'static str]| {
-        let ask = ["path-info", "--recursive", "--store", url, &cached.output];
-        let ask = ask.map(str::to_owned);
-        Case::peer(name, against, move || run(machine.command("nix").args(&ask).args(more)))
-            .after(forget)
+    let nix = |name: &str, against: &str, words: &[&str]| {
+        let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+        let [program, args @ ..] = words.as_slice() else { panic!("{name} is no command") };
+        let (program, args) = (program.clone(), args.to_vec());
+        Case::peer(name, against, move || run(machine.command(&program).args(&args))).after(forget)
     };
-    let wide: &[&str] = &["--option", "http-connections", "100"];
+    let dry_run = |connections| {
+        let args = ["nix-store", "--realise", "--dry-run", &cached.derivation];
+        let options =
+            ["--option", "substituters", url, "--option", "http-connections", connections];
+        [&args[..], &options].concat()
+    };
     let (usual, wider) = ("ferry missing --in URL", "ferry missing, http-connections 100");
-    let cases = vec![
-        ferry(usual, &[]),
-        nix("nix path-info -r --store URL", usual, &[]),
-        ferry(wider, wide),
-        nix("nix path-info -r, http-connections 100", wider, wide),
-    ];
+    let mut cases = vec![ferry(usual, &[])];
+    if wait == 0 || cached.paths <= PATIENCE {
+        let ask = ["nix", "path-info", "--recursive", "--store", url, &cached.output];
+        cases.push(nix("nix path-info -r --store URL", usual, &ask));
+    }
+    cases.push(nix("nix-store --realise --dry-run", usual, &dry_run("25")));
+    cases.push(ferry(wider, &["--option", "http-connections", "100"]));
+    cases.push(nix("nix-store --dry-run, http-connections 100", wider, &dry_run("100")));
     let title = format!("Asking a cache {wait} ms away for {} paths", cached.paths);
     section(title, "bytes", bench.options.runs, cases)
 }

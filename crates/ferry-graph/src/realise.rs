@@ -84,6 +84,19 @@ pub enum Supply {
     Unknown,
 }
 
+impl Supply {
+    /// Whether nobody offers it who should: what is built anyway need not be offered.
+    #[must_use]
+    pub fn is_missing(self) -> bool {
+        match self {
+            Self::Substituted | Self::Spare | Self::BuiltAnyway(_) => false,
+            Self::Built(_) | Self::Fetched(_) | Self::Source | Self::Derivation | Self::Unknown => {
+                true
+            }
+        }
+    }
+}
+
 /// One thing that is needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Needed {

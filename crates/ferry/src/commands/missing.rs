@@ -125,28 +125,16 @@ fn places<'a>(
     addresses.iter().zip(caches).map(place).collect()
 }
 
-/// Whether something is needed that no client can have from the caches, or makes by itself anyway.
-fn is_missing(supply: Supply) -> bool {
-    match supply {
-        Supply::Substituted | Supply::Spare | Supply::BuiltAnyway(_) => false,
-        Supply::Built(_)
-        | Supply::Fetched(_)
-        | Supply::Source
-        | Supply::Derivation
-        | Supply::Unknown => true,
-    }
-}
-
 fn missing_nodes(survey: &Survey) -> Vec<NodeId> {
     let needed = survey.realisation.needed.iter();
-    needed.filter(|needed| is_missing(needed.supply)).map(|needed| needed.node).collect()
+    needed.filter(|needed| needed.supply.is_missing()).map(|needed| needed.node).collect()
 }
 
 /// The paths that the first cache lacks.
 fn lacking(survey: &Survey, explorer: &Explorer<'_>) -> Vec<StorePath> {
     let is_elsewhere = |node| survey.offers.get(&node).is_some_and(|offer| offer.place > 0);
     let needed = survey.realisation.needed.iter();
-    let lacking = needed.filter(|needed| is_missing(needed.supply) || is_elsewhere(needed.node));
+    let lacking = needed.filter(|needed| needed.supply.is_missing() || is_elsewhere(needed.node));
     lacking.filter_map(|needed| explorer.graph().path(needed.node)).collect()
 }
 

@@ -8,7 +8,6 @@ use ferry_store::CopyReport;
 use ferry_store::http::without_password;
 use serde_json::{Value, json};
 
-use super::is_missing;
 use crate::cli::Missing;
 use crate::context::Context;
 use crate::failure::Failure;
@@ -87,7 +86,7 @@ impl Report<'_> {
     /// A line for each path that is missing, or for all.
     pub(super) fn print(&self) -> Result<(), Failure> {
         let graph = self.queries.explorer.graph();
-        let shown = |needed: &&Needed| self.options.all || is_missing(needed.supply);
+        let shown = |needed: &&Needed| self.options.all || needed.supply.is_missing();
         let lines = self.survey.realisation.needed.iter().filter(shown).map(|needed| {
             let path = graph.render(needed.node);
             let mut line = format!("{:<10} {path}", state(*needed, self.survey));
@@ -300,7 +299,7 @@ impl Report<'_> {
                 if needed.supply == Supply::Substituted {
                     totals.fetched.add(Some(offer.nar_size), offer.file_size);
                 }
-            } else if is_missing(needed.supply) {
+            } else if needed.supply.is_missing() {
                 totals.missing.add(graph.nar_size(needed.node), None);
             }
         }

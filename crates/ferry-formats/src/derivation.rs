@@ -362,3 +362,34 @@ fn invalid(
         other => DerivationError::Invalid { path, reason: other.to_string() },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a derivation with these variables says.
+    fn said(variables: &str) -> (bool, Vec<String>) {
+        let path = "00000000000000000000000000000000-x.drv";
+        let output = "/nix/store/00000000000000000000000000000001-x";
+        let text = format!(
+            r#"Derive([("out","{output}","","")],[],[],"x","b",[],[{variables}("out","{output}")])"#
+        );
+        let path = StorePath::from_basename(path.as_bytes()).unwrap();
+        let parsed = parse(&StoreDir::default(), &path, text.as_bytes()).unwrap();
+        (allows_substitutes(&parsed), fetched_urls(&parsed))
+    }
+
+    #[test]
+    fn attributes_are_read_as_nix_reads_them_structured_or_not() {
+        let urls = |urls: &[&str]| urls.iter().map(|url| (*url).to_owned()).collect::<Vec<_>>();
+        assert_eq!(said(""), (true, urls(&[])));
+        let plain =
+            r#"("allowSubstitutes","1"),("url","http://a/x"),("urls","http://a/x mirror://b/x"),"#;
+        assert_eq!(said(plain), (true, urls(&["http://a/x", "mirror://b/x"])));
+        for no in ["", "0", "true"] {
+            assert!(!said(&format!(r#"("allowSubstitutes","{no}"),"#)).0, "{no}");
+        }
+        let json = r#"("__json","{\"allowSubstitutes\":false,\"urls\":[\"http://a/x\",\"http://b/x\"]}"),"#;
+        assert_eq!(said(json), (false, urls(&["http://a/x", "http://b/x"])));
+    }
+}

@@ -115,7 +115,30 @@ pub fn want(
 /// # Errors
 /// [`Error::MissingFacts`] with all of them.
 pub fn require_facts(explorer: &Explorer<'_>) -> Result<()> {
-    let missing: Vec<Missing> = explorer.missing().cloned().collect();
+    refuse(explorer.missing().cloned().collect(), explorer)
+}
+
+/// The facts that are missing where what objects refer to is found out by whoever realises them
+/// ([`want`]): what is missing of derivations.
+pub fn missing_of_derivations<'e>(
+    explorer: &'e Explorer<'_>,
+) -> impl Iterator<Item = &'e Missing> + use<'e> {
+    explorer.missing().filter(|missing| match missing {
+        Missing::Object { path, .. } => path.ends_with(".drv"),
+        Missing::Output(_) => false,
+        _ => true,
+    })
+}
+
+/// Refuses an answer for which facts about derivations are missing.
+///
+/// # Errors
+/// [`Error::MissingFacts`] with all of them.
+pub fn require_facts_of_derivations(explorer: &Explorer<'_>) -> Result<()> {
+    refuse(missing_of_derivations(explorer).cloned().collect(), explorer)
+}
+
+fn refuse(missing: Vec<Missing>, explorer: &Explorer<'_>) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }

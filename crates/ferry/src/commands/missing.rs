@@ -49,7 +49,8 @@ pub(crate) fn run(context: &Context, options: &Missing) -> Result<ExitCode, Fail
     let Named { installables: named, also } = Named::of(&options.what, &installables)?;
     let mut queries = Queries::new(context, sources.explorer(context)?, &sources.address);
     let set = queries.evaluate_set(&options.what.query_file, &options.what.set, &named)?;
-    queries.settle(false)?;
+    queries.tell_doubts();
+    selection::require_facts_of_derivations(&queries.explorer)?;
     let explorer = &mut queries.explorer;
     let mut realiser = Realiser::new(context.always_allows_substitutes()?);
     selection::want(&mut realiser, explorer, &set, &named)?;
@@ -85,7 +86,7 @@ pub(crate) fn run(context: &Context, options: &Missing) -> Result<ExitCode, Fail
         Some(address) => Some(fetch(context, options, address, &survey, &places, store_dir)?),
         None => None,
     };
-    queries.settle(true)?;
+    queries.tell_missing(&queries.missing_of_derivations());
     let report = Report { context, options, queries: &queries, survey: &survey, took };
     if context.json {
         report.json(added, fetched.as_ref().map(|(_, report)| report))?;

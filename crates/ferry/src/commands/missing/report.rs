@@ -234,7 +234,7 @@ impl Report<'_> {
             "requestsPerSecond": self.requests_a_second(),
             "built": built.iter().map(|node| graph.render(*node)).collect::<Vec<_>>(),
             "incomplete": incomplete,
-            "missingFacts": self.queries.missing(),
+            "missingFacts": self.queries.missing_of_derivations(),
             "addedToList": added,
             "fetched": fetched.map(|report| json!({
                 "added": report.added,

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ferry_test_world::{Answer, NixVersion, Origin, World};
 
 use self::told::{CACHE_INFO, missing, narinfo_name};
-use crate::support::{Built, all_valid, closure, ferry, generate_key, outputs, shell};
+use crate::support::{Built, all_valid, carry, closure, ferry, generate_key, outputs, shell};
 
 #[test]
 fn what_the_store_here_has_counts_for_nothing() {
@@ -165,6 +165,18 @@ fn sets_stores_and_bundles_are_asked_for_too() {
     let told = of("build", "auto");
     assert_eq!(told.missing, 0);
     assert_eq!(told.there, all_valid(machine).len() as u64);
+
+    // Nor is it on the other side, where derivations are all that there is.
+    let island = crate::support::machine(&world, NixVersion::V2_26);
+    carry(machine, &island, "/data/recipe.ferry");
+    ferry(&island, ["load", "/data/recipe.ferry"]).ok();
+    let ask = [&*built.derivation, "--in", "/data/recipe.ferry", "--no-check-sigs"];
+    for set in ["sources", "runtime", "build"] {
+        let told = missing(&island, &[&ask[..], &["--set", set]].concat());
+        assert_eq!(told.names("fetch"), ["crossing-source-1.0.txt"], "{set}");
+        assert_eq!(told.names("build").is_empty(), set == "sources", "{set}");
+        assert!(told.names("source").is_empty() && told.missing_facts.is_empty(), "{set}");
+    }
 
     // Of a derivation that is not there, nothing is known but its name.
     machine.write("/data/empty/nix-cache-info", CACHE_INFO);

@@ -15,6 +15,7 @@ mod facts;
 mod freight;
 mod generate;
 mod measure;
+mod missing;
 mod program;
 mod rebase;
 mod report;

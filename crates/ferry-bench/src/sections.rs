@@ -49,6 +49,8 @@ pub(crate) enum Name {
     CacheAgain,
     /// Real and generated trees, and one large file, into a binary cache
     CacheTrees,
+    /// Asking a cache on the web for everything that a large graph needs
+    Missing,
 }
 
 /// Everything that sections share, each made when the first of them wants it.
@@ -120,6 +122,7 @@ impl Bench {
                 let trees = [self.real(), self.mixed(), self.noise()];
                 trees.map(|trees| cache::out(trees, &["zstd", "xz"], runs)).into()
             }
+            Name::Missing => crate::missing::sections(self),
         }
     }
 

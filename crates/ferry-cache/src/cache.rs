@@ -181,7 +181,7 @@ impl BinaryCache {
     }
 
     /// Notes where a NAR is, unless it can be nowhere.
-    fn note(&self, narinfo: &Narinfo) -> std::result::Result<(), CacheError> {
+    pub(crate) fn note(&self, narinfo: &Narinfo) -> std::result::Result<(), CacheError> {
         let path = &narinfo.info.path;
         self.place.check_url(&narinfo.url).map_err(|reason| CacheError::BadUrl {
             path: self.store_dir.render_path(path),

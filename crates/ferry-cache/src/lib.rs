@@ -16,6 +16,9 @@ mod facts;
 mod index;
 mod listing;
 mod logs;
+pub mod missing;
+mod offered;
+mod path_list;
 mod pieces;
 mod place;
 mod publish;
@@ -33,6 +36,8 @@ pub use compression::{Compression, CompressionSetting};
 pub use error::CacheError;
 pub use facts::CacheFacts;
 pub use index::{CacheIndex, IndexEntry, Indexed};
+pub use offered::Offered;
+pub use path_list::PathList;
 pub use sign::{SignOptions, SignReport, ToSign};
 pub use verify::{
     BadPercentage, Fault, FaultKind, Percentage, ReadData, Sample, VerifyOptions, VerifyReport,

@@ -130,6 +130,47 @@ pub fn exported_derivations(derivation: &Derivation) -> Vec<StorePath> {
     found
 }
 
+/// Whether Nix may substitute its outputs, as far as the derivation says: the attribute
+/// `allowSubstitutes`. (The setting `always-allow-substitutes` overrules it.)
+#[must_use]
+pub fn allows_substitutes(derivation: &Derivation) -> bool {
+    const ATTRIBUTE: &str = "allowSubstitutes";
+    match derivation.structured_attrs() {
+        Some(attributes) => attributes.get(ATTRIBUTE).is_none_or(|value| *value == true),
+        None => derivation.environment().get(ATTRIBUTE).is_none_or(|value| value == b"1"),
+    }
+}
+
+/// The addresses that a fetcher is told to get something from: the attributes `url` and `urls`,
+/// each address once. They may begin with `mirror://`, as those of nixpkgs do.
+#[must_use]
+pub fn fetched_urls(derivation: &Derivation) -> Vec<String> {
+    let mut urls: Vec<String> = Vec::new();
+    let mut add = |text: &str| {
+        for url in text.split_whitespace() {
+            if !urls.iter().any(|known| known == url) {
+                urls.push(url.to_owned());
+            }
+        }
+    };
+    for attribute in ["url", "urls"] {
+        match derivation.structured_attrs() {
+            Some(attributes) => match attributes.get(attribute) {
+                Some(serde_json::Value::String(text)) => add(text),
+                Some(serde_json::Value::Array(texts)) => {
+                    texts.iter().filter_map(serde_json::Value::as_str).for_each(&mut add);
+                }
+                _ => {}
+            },
+            None => {
+                let value = derivation.environment().get(attribute);
+                add(&String::from_utf8_lossy(value.map(Vec::as_slice).unwrap_or_default()));
+            }
+        }
+    }
+    urls
+}
+
 /// Computes the output paths of a graph of derivations, each derivation once.
 #[derive(Clone, Default)]
 pub struct OutputPaths {
@@ -319,5 +360,36 @@ fn invalid(
             reason: error.to_string(),
         },
         other => DerivationError::Invalid { path, reason: other.to_string() },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a derivation with these variables says.
+    fn said(variables: &str) -> (bool, Vec<String>) {
+        let path = "00000000000000000000000000000000-x.drv";
+        let output = "/nix/store/00000000000000000000000000000001-x";
+        let text = format!(
+            r#"Derive([("out","{output}","","")],[],[],"x","b",[],[{variables}("out","{output}")])"#
+        );
+        let path = StorePath::from_basename(path.as_bytes()).unwrap();
+        let parsed = parse(&StoreDir::default(), &path, text.as_bytes()).unwrap();
+        (allows_substitutes(&parsed), fetched_urls(&parsed))
+    }
+
+    #[test]
+    fn attributes_are_read_as_nix_reads_them_structured_or_not() {
+        let urls = |urls: &[&str]| urls.iter().map(|url| (*url).to_owned()).collect::<Vec<_>>();
+        assert_eq!(said(""), (true, urls(&[])));
+        let plain =
+            r#"("allowSubstitutes","1"),("url","http://a/x"),("urls","http://a/x mirror://b/x"),"#;
+        assert_eq!(said(plain), (true, urls(&["http://a/x", "mirror://b/x"])));
+        for no in ["", "0", "true"] {
+            assert!(!said(&format!(r#"("allowSubstitutes","{no}"),"#)).0, "{no}");
+        }
+        let json = r#"("__json","{\"allowSubstitutes\":false,\"urls\":[\"http://a/x\",\"http://b/x\"]}"),"#;
+        assert_eq!(said(json), (false, urls(&["http://a/x", "http://b/x"])));
     }
 }

@@ -82,3 +82,24 @@ fn each_is_the_same_after_it_was_json() {
         assert_eq!(&given.derivation.to_aterm_bytes(), text, "{path}");
     }
 }
+
+#[test]
+fn each_says_where_it_is_fetched_from_and_whether_it_is_substituted() {
+    let Some(texts) = by_path() else { return };
+    let (mut fetched, mut never) = (0, 0);
+    for (path, text) in &texts {
+        let parsed = derivation::parse(&StoreDir::default(), path, text).expect("it is parsed");
+        let text = String::from_utf8_lossy(text);
+        let denied = text.contains(r#"("allowSubstitutes","")"#);
+        assert_eq!(derivation::allows_substitutes(&parsed), !denied, "{path}");
+        never += usize::from(denied);
+        let urls = derivation::fetched_urls(&parsed);
+        let has_some = [r#"("url",""#, r#"("urls",""#].iter().any(|name| text.contains(name));
+        assert_eq!(!urls.is_empty(), has_some, "{path}");
+        for url in &urls {
+            assert!(url.contains("://") && text.contains(url), "{path}: {url}");
+        }
+        fetched += usize::from(parsed.is_fixed_output().unwrap_or(false) && has_some);
+    }
+    assert!(fetched > 200 && never > 50, "{fetched} fetched, {never} never substituted");
+}

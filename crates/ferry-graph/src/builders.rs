@@ -143,7 +143,10 @@ impl Explorer<'_> {
     }
 
     /// Learns the derivations whose outputs these read: only they know which paths those are.
-    fn learn_input_derivations(&mut self, derivations: &[NodeId]) -> Result<(), GraphError> {
+    pub(crate) fn learn_input_derivations(
+        &mut self,
+        derivations: &[NodeId],
+    ) -> Result<(), GraphError> {
         let mut inputs: Vec<(NodeId, Name)> = derivations
             .iter()
             .filter_map(|derivation| self.graph.derivation(*derivation))
@@ -174,27 +177,40 @@ impl Explorer<'_> {
         };
         let mut reads = record.sources.clone();
         for (input, name) in record.inputs.clone() {
-            let name = self.graph.output_name(name);
-            // Nearly all of them.
-            if let Some(object) = self.graph.known_output(input, name) {
-                reads.push(object);
-                continue;
-            }
-            let name = name.to_owned();
-            let mut object = input;
-            for part in name.split('^') {
-                if self.graph.is_derivation(object) {
-                    self.note_unknown_derivation(object);
-                }
-                object = self.resolve_step(object, part)?;
-            }
-            reads.push(object);
+            reads.push(self.resolve_input(input, name)?.1);
         }
         Ok(reads)
     }
 
+    /// An output that is read, and the derivation that makes it, once what makes it was learnt
+    /// ([`learn_input_derivations`](Self::learn_input_derivations)).
+    pub(crate) fn resolve_input(
+        &mut self,
+        input: NodeId,
+        name: Name,
+    ) -> Result<(NodeId, NodeId), GraphError> {
+        let name = self.graph.output_name(name);
+        // Nearly all of them.
+        if let Some(object) = self.graph.known_output(input, name) {
+            return Ok((input, object));
+        }
+        let name = name.to_owned();
+        let (mut derivation, mut object) = (input, input);
+        for part in name.split('^') {
+            derivation = object;
+            if self.graph.is_derivation(derivation) {
+                self.note_unknown_derivation(derivation);
+            }
+            object = self.resolve_step(derivation, part)?;
+        }
+        Ok((derivation, object))
+    }
+
     /// The outputs that `exportReferencesGraph` wants to list.
-    fn exported_outputs(&mut self, derivation: NodeId) -> Result<Vec<NodeId>, GraphError> {
+    pub(crate) fn exported_outputs(
+        &mut self,
+        derivation: NodeId,
+    ) -> Result<Vec<NodeId>, GraphError> {
         let exported = self.graph.derivation(derivation).map(|record| record.exported.as_slice());
         let exported: NodeSet = exported.unwrap_or_default().iter().copied().collect();
         if exported.is_empty() {

@@ -73,6 +73,10 @@ pub struct DerivationFacts {
     /// Derivations that `exportReferencesGraph` names: Nix wants the outputs of every derivation
     /// in their closures to be there.
     pub exported: Vec<StorePath>,
+    /// Whether it says that it is always to be built, and never substituted.
+    pub never_substituted: bool,
+    /// Where a fixed output is fetched from.
+    pub urls: Vec<String>,
 }
 
 impl DerivationFacts {
@@ -96,12 +100,15 @@ impl DerivationFacts {
                 }
             }
         }
+        let fixed_output = derivation.is_fixed_output().unwrap_or(false);
         Ok(Self {
             outputs: derivation::outputs(derivation)?,
-            fixed_output: derivation.is_fixed_output().unwrap_or(false),
+            fixed_output,
             inputs,
             sources: derivation.input_sources().iter().cloned().collect(),
             exported: derivation::exported_derivations(derivation),
+            never_substituted: !derivation::allows_substitutes(derivation),
+            urls: if fixed_output { derivation::fetched_urls(derivation) } else { Vec::new() },
         })
     }
 }

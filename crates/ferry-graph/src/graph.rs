@@ -48,6 +48,8 @@ pub(crate) struct Derivation {
     pub(crate) inputs: Vec<(NodeId, Name)>,
     pub(crate) sources: Vec<NodeId>,
     pub(crate) exported: Vec<NodeId>,
+    pub(crate) never_substituted: bool,
+    pub(crate) urls: Box<[String]>,
 }
 
 /// An output's name, by number: there are few of them, and many who use them.
@@ -169,6 +171,18 @@ impl Graph {
     #[must_use]
     pub fn is_derivation(&self, node: NodeId) -> bool {
         self.nodes.is_derivation(node)
+    }
+
+    /// Whether it is the path of a derivation with a fixed output, as far as its file is known.
+    #[must_use]
+    pub fn is_fixed_output(&self, derivation: NodeId) -> bool {
+        self.derivation(derivation).is_some_and(|derivation| derivation.fixed_output)
+    }
+
+    /// Where a derivation with a fixed output fetches it from, as far as that is known.
+    #[must_use]
+    pub fn urls(&self, derivation: NodeId) -> &[String] {
+        self.derivation(derivation).map(|derivation| &*derivation.urls).unwrap_or_default()
     }
 
     /// Size of its NAR in bytes, if a source has said it.
@@ -332,8 +346,15 @@ impl Graph {
             .collect();
         let exported = facts.exported.iter().map(|path| self.nodes.path(path)).collect();
         put(&mut self.records, node, NodeId::from_index(self.derivations.len()).0, UNKNOWN);
-        let fixed_output = facts.fixed_output;
-        self.derivations.push(Derivation { fixed_output, outputs, inputs, sources, exported });
+        self.derivations.push(Derivation {
+            fixed_output: facts.fixed_output,
+            outputs,
+            inputs,
+            sources,
+            exported,
+            never_substituted: facts.never_substituted,
+            urls: facts.urls.clone().into(),
+        });
     }
 
     pub(crate) fn enter_deriver(&mut self, output: NodeId, derivation: NodeId) {

@@ -18,6 +18,7 @@ mod graph;
 mod node;
 mod order;
 pub mod query;
+mod realise;
 mod set;
 mod sizes;
 mod way;
@@ -29,6 +30,7 @@ pub use facts::{DerivationFacts, Disagreement, Facts, FactsError, Ledger, Object
 pub use graph::{Graph, Kind};
 pub use node::{NodeId, Object};
 pub use order::post_order;
+pub use realise::{Needed, Realisation, Realiser, Supply};
 pub use set::NodeSet;
 pub use sizes::{SizeReport, Sizes};
 pub use way::Step;

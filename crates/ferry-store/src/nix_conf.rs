@@ -111,25 +111,29 @@ impl NixConf {
         self.settings.get(name).map(|setting| setting.value.as_str())
     }
 
+    /// The value of a setting that is true or false, where it was set.
+    ///
+    /// # Errors
+    /// When it is neither.
+    pub fn boolean(&self, name: &str) -> Result<Option<bool>> {
+        let Some(setting) = self.settings.get(name) else { return Ok(None) };
+        match setting.value.as_str() {
+            "true" | "yes" | "1" | "*" => Ok(Some(true)),
+            "false" | "no" | "0" | "" => Ok(Some(false)),
+            other => Err(Error::Setting {
+                file: setting.origin.clone(),
+                setting: name.to_owned(),
+                reason: format!("`{other}` is neither true nor false"),
+            }),
+        }
+    }
+
     /// What `require-sigs` and `trusted-public-keys` say, with Nix's defaults.
     ///
     /// # Errors
     /// When one of them has a value that it cannot have.
     pub fn trust_policy(&self) -> Result<TrustPolicy> {
-        let require_signatures = match self.settings.get("require-sigs") {
-            None => true,
-            Some(setting) => match setting.value.as_str() {
-                "true" | "yes" | "1" | "*" => true,
-                "false" | "no" | "0" | "" => false,
-                other => {
-                    return Err(Error::Setting {
-                        file: setting.origin.clone(),
-                        setting: "require-sigs".to_owned(),
-                        reason: format!("`{other}` is neither true nor false"),
-                    });
-                }
-            },
-        };
+        let require_signatures = self.boolean("require-sigs")?.unwrap_or(true);
         let (keys, origin) = match self.settings.get("trusted-public-keys") {
             None => (DEFAULT_TRUSTED_PUBLIC_KEY, "the default"),
             Some(setting) => (setting.value.as_str(), setting.origin.as_str()),

@@ -8,6 +8,8 @@ pub trait Progress: Sync {
     /// Work of a known size begins; `what` is a present participle such as `packing`. Where `paths`
     /// is 0, it is not done path by path.
     fn begin(&self, what: &str, paths: u64, bytes: u64);
+    /// There are this many more paths than was known when it began.
+    fn more(&self, _paths: u64) {}
     /// This many more bytes of NARs have gone by.
     fn bytes(&self, count: u64);
     /// A path is done.

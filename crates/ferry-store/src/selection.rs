@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ferry_formats::{PathInfo, StorePath};
-use ferry_graph::{Explorer, Missing, NodeSet};
+use ferry_graph::{Explorer, Missing, NodeSet, Realiser};
 
 use crate::closure::closure;
 use crate::installable::Installable;
@@ -74,12 +74,71 @@ pub fn select(
     Ok(Selection { roots, infos: closure(store, &paths)? })
 }
 
+/// Wants what is in `set`. The outputs of a derivation in `named` are wanted together, as Nix
+/// wants them where they are built; everything else for itself.
+///
+/// # Errors
+/// When a source of facts could not look.
+pub fn want(
+    realiser: &mut Realiser,
+    explorer: &mut Explorer<'_>,
+    set: &NodeSet,
+    named: &[Installable],
+) -> Result<()> {
+    let mut rest = set.clone();
+    for installable in named {
+        let derivation = match installable {
+            Installable::Path(path) if path.is_derivation() => path,
+            Installable::Outputs { derivation, through, .. } if through.is_empty() => derivation,
+            _ => continue,
+        };
+        let derivation = explorer.node(derivation);
+        let outputs = explorer.named_outputs(derivation)?.unwrap_or_default();
+        let outputs: Vec<_> = outputs
+            .into_iter()
+            .map(|(_, output)| output)
+            .filter(|output| set.contains(*output))
+            .collect();
+        rest.difference_with(&outputs.iter().copied().collect());
+        if !outputs.is_empty() {
+            realiser.want_outputs(explorer, derivation, outputs);
+        }
+    }
+    for node in rest.iter() {
+        realiser.want(explorer, node);
+    }
+    Ok(())
+}
+
 /// Refuses an answer for which facts are missing.
 ///
 /// # Errors
 /// [`Error::MissingFacts`] with all of them.
 pub fn require_facts(explorer: &Explorer<'_>) -> Result<()> {
-    let missing: Vec<Missing> = explorer.missing().cloned().collect();
+    refuse(explorer.missing().cloned().collect(), explorer)
+}
+
+/// The facts that are missing where what objects refer to is found out by whoever realises them
+/// ([`want`]): what is missing of derivations.
+pub fn missing_of_derivations<'e>(
+    explorer: &'e Explorer<'_>,
+) -> impl Iterator<Item = &'e Missing> + use<'e> {
+    explorer.missing().filter(|missing| match missing {
+        Missing::Object { path, .. } => path.ends_with(".drv"),
+        Missing::Output(_) => false,
+        _ => true,
+    })
+}
+
+/// Refuses an answer for which facts about derivations are missing.
+///
+/// # Errors
+/// [`Error::MissingFacts`] with all of them.
+pub fn require_facts_of_derivations(explorer: &Explorer<'_>) -> Result<()> {
+    refuse(missing_of_derivations(explorer).cloned().collect(), explorer)
+}
+
+fn refuse(missing: Vec<Missing>, explorer: &Explorer<'_>) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }

@@ -51,6 +51,10 @@ struct State {
     most_under_way: usize,
     /// Until how many wait no one is answered.
     hold_for: usize,
+    /// How many more are answered all the same.
+    let_by: usize,
+    /// How long each answer takes.
+    delay: Duration,
     /// Whether files may be put.
     takes_files: bool,
     /// Whether a part of a file may be asked for.
@@ -79,6 +83,11 @@ impl Origin {
     pub fn serve(&self, path: &str, bytes: impl Into<Vec<u8>>) {
         assert!(path.starts_with('/'), "{path} does not start with a slash");
         lock(&self.state).files.insert(path.to_owned(), bytes.into().into());
+    }
+
+    /// From now on answers each request only after this long, as if it were far away.
+    pub fn answer_after(&self, delay: Duration) {
+        lock(&self.state).delay = delay;
     }
 
     /// From now on serves what is put to it, too.
@@ -112,6 +121,11 @@ impl Origin {
     /// When they do not come within ten seconds, it goes on without them.
     pub fn hold_until(&self, count: usize) {
         lock(&self.state).hold_for = count;
+    }
+
+    /// Answers this many requests at once, whoever else is [held](Self::hold_until).
+    pub fn let_by(&self, count: usize) {
+        lock(&self.state).let_by = count;
     }
 
     /// How many requests waited for their answers at one time, at most.
@@ -356,18 +370,29 @@ impl<'a> Part<'a> {
 /// answer instead.
 fn arrive(
     path: &str,
-    state: &Mutex<State>,
+    locked: &Mutex<State>,
     gathered: &Condvar,
 ) -> (Option<Arc<[u8]>>, Option<Answer>) {
-    let mut state = lock(state);
+    let mut state = lock(locked);
     *state.requests.entry(path.to_owned()).or_default() += 1;
     state.under_way += 1;
     state.most_under_way = state.most_under_way.max(state.under_way);
     gathered.notify_all();
-    let (mut state, _) = gathered
-        .wait_timeout_while(state, PATIENCE, |state| state.under_way < state.hold_for)
-        .unwrap_or_else(PoisonError::into_inner);
-    state.hold_for = 0;
+    match state.let_by.checked_sub(1) {
+        Some(left) => state.let_by = left,
+        None => {
+            (state, _) = gathered
+                .wait_timeout_while(state, PATIENCE, |state| state.under_way < state.hold_for)
+                .unwrap_or_else(PoisonError::into_inner);
+            state.hold_for = 0;
+        }
+    }
+    let delay = state.delay;
+    if !delay.is_zero() {
+        drop(state);
+        thread::sleep(delay);
+        state = lock(locked);
+    }
     let found = state.files.get(path).cloned();
     (found, state.answers.get_mut(path).and_then(VecDeque::pop_front))
 }

@@ -12,6 +12,8 @@ const APPEARS_AFTER: Duration = Duration::from_millis(250);
 const REDRAWS_A_SECOND: u8 = 30;
 const LINE: &str =
     "{msg} {wide_bar} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} ETA {eta}";
+/// Where no bytes are to be counted.
+const LINE_OF_PATHS: &str = "{msg} {wide_bar} {per_sec} ETA {eta}";
 
 /// Draws a bar on standard error, if that is a terminal and nobody asked for quiet.
 pub(crate) struct Bars {
@@ -27,6 +29,7 @@ struct State {
     paths: u64,
     done: u64,
     bytes: u64,
+    counts_bytes: bool,
     visible: bool,
 }
 
@@ -49,7 +52,7 @@ impl Bars {
             state.bar.set_draw_target(target);
         }
         if state.visible {
-            state.bar.set_position(state.bytes);
+            state.bar.set_position(if state.counts_bytes { state.bytes } else { state.done });
         }
     }
 }
@@ -70,7 +73,9 @@ impl Progress for Bars {
             return;
         }
         let bar = ProgressBar::with_draw_target(Some(bytes), ProgressDrawTarget::hidden());
-        if let Ok(style) = ProgressStyle::with_template(LINE) {
+        let counts_bytes = bytes > 0;
+        let line = if counts_bytes { LINE } else { LINE_OF_PATHS };
+        if let Ok(style) = ProgressStyle::with_template(line) {
             bar.set_style(style);
         }
         let mut state = State {
@@ -80,12 +85,26 @@ impl Progress for Bars {
             paths,
             done: 0,
             bytes: 0,
+            counts_bytes,
             visible: false,
         };
         state.count(0);
+        if !counts_bytes {
+            state.bar.set_length(paths);
+        }
         if let Ok(mut current) = self.state.lock() {
             *current = Some(state);
         }
+    }
+
+    fn more(&self, paths: u64) {
+        self.update(|state| {
+            state.paths += paths;
+            state.count(state.done);
+            if !state.counts_bytes {
+                state.bar.set_length(state.paths);
+            }
+        });
     }
 
     fn bytes(&self, count: u64) {

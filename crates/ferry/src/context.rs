@@ -79,6 +79,11 @@ impl Context {
         Ok(trust)
     }
 
+    /// Whether derivations are substituted that say that they are not.
+    pub(crate) fn always_allows_substitutes(&self) -> Result<bool, Failure> {
+        Ok(self.conf.boolean("always-allow-substitutes")?.unwrap_or(false))
+    }
+
     /// Opens the store with this address.
     pub(crate) fn open_store(
         &self,

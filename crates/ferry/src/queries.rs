@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use ferry_formats::StoreDir;
 use ferry_graph::query::{self, Outside, Source};
-use ferry_graph::{Explorer, FactsError, Kind, NodeId, NodeSet};
+use ferry_graph::{Explorer, FactsError, Kind, Missing, NodeId, NodeSet};
 use ferry_store::installable::Installable;
 use ferry_store::{Error, selection};
 
@@ -87,6 +87,16 @@ impl<'a> Queries<'a> {
     /// Says what the sources did not agree about. What they do not know is an error, unless a
     /// partial answer is wanted.
     pub(crate) fn settle(&self, partial: bool) -> Result<(), Failure> {
+        self.tell_doubts();
+        if !partial {
+            return Ok(selection::require_facts(&self.explorer)?);
+        }
+        self.tell_missing(&self.missing());
+        Ok(())
+    }
+
+    /// Says what the sources did not agree about, or what was not recorded.
+    pub(crate) fn tell_doubts(&self) {
         let talk = self.outside.context.talk;
         for disagreement in self.explorer.graph().disagreements() {
             talk.say(format!(
@@ -100,10 +110,11 @@ impl<'a> Queries<'a> {
                  the answer (--trace)"
             ));
         }
-        if !partial {
-            return Ok(selection::require_facts(&self.explorer)?);
-        }
-        let missing = self.missing();
+    }
+
+    /// Says what is missing.
+    pub(crate) fn tell_missing(&self, missing: &[String]) {
+        let talk = self.outside.context.talk;
         let shown = if self.outside.context.verbose { usize::MAX } else { MISSING_SHOWN };
         for missing in missing.iter().take(shown) {
             talk.say(format!("missing: {missing}"));
@@ -112,13 +123,21 @@ impl<'a> Queries<'a> {
         if more > 0 {
             talk.say(format!("missing: {more} more facts (--verbose lists all)"));
         }
-        Ok(())
     }
 
     /// What is missing, a sentence each: for programs that take a partial answer.
     pub(crate) fn missing(&self) -> Vec<String> {
+        self.sentences(self.explorer.missing())
+    }
+
+    /// What is missing of derivations, a sentence each.
+    pub(crate) fn missing_of_derivations(&self) -> Vec<String> {
+        self.sentences(selection::missing_of_derivations(&self.explorer))
+    }
+
+    fn sentences<'m>(&self, missing: impl Iterator<Item = &'m Missing>) -> Vec<String> {
         let sources = self.explorer.describe_sources();
-        self.explorer.missing().map(|missing| missing.tell(&sources)).collect()
+        missing.map(|missing| missing.tell(&sources)).collect()
     }
 
     /// Prints nodes and the edges between them for Graphviz.
@@ -173,7 +192,7 @@ impl Machine<'_> {
         };
         // A graph of its own: what that store does not have must not be known from elsewhere.
         let mut there = Explorer::new(self.store_dir.clone());
-        opened.add_to(&mut there)?;
+        there.add_source(opened.facts());
         let pairs: Vec<(NodeId, NodeId)> = of
             .iter()
             .filter_map(|node| Some((node, there.node(&explorer.graph().path(node)?))))

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ferry_bundle::{Bundle, BundleError};
 use ferry_cache::{BinaryCache, CacheAddress};
 use ferry_formats::StoreDir;
-use ferry_graph::Explorer;
+use ferry_graph::{Explorer, Facts};
 use ferry_store::closure::{closure, unreferenced};
 use ferry_store::facts::{ReferencesGraph, StoreFacts, Trace, Unfinished};
 use ferry_store::local::{Layout, UnregisteredStore};
@@ -19,6 +19,8 @@ use crate::cli::Sources;
 use crate::context::Context;
 use crate::failure::Failure;
 
+/// The file that a directory has if it is a binary cache.
+const CACHE_INFO: &str = "nix-cache-info";
 /// The store that is asked where nothing is named.
 const DEFAULT_STORE: &str = "auto";
 
@@ -32,10 +34,11 @@ pub(crate) enum OpenSource {
 }
 
 impl OpenSource {
-    /// Opens the store, bundle or cache with this address.
+    /// Opens the store, bundle or cache with this address; a cache may be named as a directory.
     pub(crate) fn open(context: &Context, address: &str) -> Result<Self, Failure> {
-        if CacheAddress::is_one(address) {
-            let parsed = CacheAddress::parse(address)?;
+        let file = context.surroundings.working_directory.join(address);
+        if CacheAddress::is_one(address) || file.join(CACHE_INFO).is_file() {
+            let parsed = cache_address(context, address)?;
             let cache = open_cache(context, address, &parsed, &context.store_dir()?)?;
             return Ok(Self::Cache(Box::new(cache)));
         }
@@ -126,18 +129,23 @@ impl OpenSource {
         }
     }
 
-    /// Adds what it knows.
-    pub(crate) fn add_to<'a>(&'a self, explorer: &mut Explorer<'a>) -> Result<(), Failure> {
+    /// What it knows.
+    pub(crate) fn facts(&self) -> Box<dyn Facts + '_> {
         match self {
-            Self::Store(store) => explorer.add_source(store.facts()),
-            Self::Bundle(bundle) => explorer.add_source(Box::new(StoreFacts::new(bundle.as_ref()))),
-            Self::Listed(store) => explorer.add_source(Box::new(StoreFacts::new(store.as_ref()))),
+            Self::Store(store) => store.facts(),
+            Self::Bundle(bundle) => Box::new(StoreFacts::new(bundle.as_ref())),
+            Self::Listed(store) => Box::new(StoreFacts::new(store.as_ref())),
             Self::Cache(cache) => {
                 let kept = Context::cache_directory().map(|cache| cache.join("narinfos"));
-                explorer.add_source(Box::new(cache.facts(kept.as_deref())));
+                Box::new(cache.facts(kept.as_deref()))
             }
         }
-        Ok(())
+    }
+
+    /// Where Nix puts what it evaluates for it: into a store that Nix knows, which this one may
+    /// be; `address` is how it was named.
+    pub(crate) fn nix_address<'a>(&self, address: &'a str) -> &'a str {
+        if matches!(self, Self::Store(_)) { address } else { DEFAULT_STORE }
     }
 }
 
@@ -211,7 +219,7 @@ impl<'o> OpenSources<'o> {
     pub(crate) fn explorer(&self, context: &Context) -> Result<Explorer<'_>, Failure> {
         let mut explorer = Explorer::new(self.store_dir.clone());
         for store in &self.stores {
-            store.add_to(&mut explorer)?;
+            explorer.add_source(store.facts());
         }
         for file in &self.options.references_graph {
             let graph = ReferencesGraph::read(file, &self.store_dir).map_err(Failure::new)?;

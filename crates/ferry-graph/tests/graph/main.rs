@@ -21,6 +21,7 @@ mod dot;
 mod drawn;
 mod many;
 mod promises;
+mod realised;
 mod ways;
 
 /// Four times as many cases as is usual: what is worth finding takes several odd things at once.

@@ -172,6 +172,8 @@ pub(crate) fn facts_of(drv: &Drv) -> DerivationFacts {
         inputs: drv.inputs.iter().map(|(path, name)| (parse(path), name.clone())).collect(),
         sources: paths(&drv.sources),
         exported: paths(&drv.exported),
+        never_substituted: drv.never_substituted,
+        urls: Vec::new(),
     }
 }
 

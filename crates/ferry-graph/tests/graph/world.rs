@@ -26,6 +26,7 @@ pub(crate) struct Drv {
     pub(crate) inputs: BTreeSet<(String, String)>,
     pub(crate) sources: Names,
     pub(crate) exported: Names,
+    pub(crate) never_substituted: bool,
 }
 
 impl Drv {

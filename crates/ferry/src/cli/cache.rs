@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueHint};
 
-use super::Trust;
 use super::cache_index::{self, CacheIndex};
 use super::cache_sign::{self, CacheSign};
 use super::cache_verify::{self, CacheVerify};
+use super::{SignWith, Trust, What};
 
 pub(super) const COPY_EXAMPLES: &str = "\
 Examples:
@@ -29,8 +29,10 @@ Examples:
 pub(crate) struct Copy {
     #[command(flatten)]
     pub(crate) what: What,
+    #[command(flatten)]
+    pub(crate) sign: SignWith,
     /// Everything that is in the store read from
-    #[arg(long, conflicts_with_all = ["installables", "set", "query_file", "also", "trace"])]
+    #[arg(long, conflicts_with_all = ["installables", "set", "query_file", "also", "trace", "file", "expr"])]
     pub(crate) all: bool,
     /// The store to read from: `auto`, `local`, `daemon`, `unix://SOCKET`, `exec:COMMAND`, the root
     /// directory of a chroot store, a bundle, or a binary cache (`https://…`, `s3://…`, `file://…`)
@@ -49,31 +51,6 @@ pub(crate) struct Copy {
     pub(crate) no_check_sigs: bool,
     #[command(flatten)]
     pub(crate) trust: Trust,
-}
-
-/// What is copied.
-#[derive(Args)]
-pub(crate) struct What {
-    /// What to copy: a store path, `x.drv`, `x.drv^out,dev`, `x.drv^*`, a link into the store, or
-    /// FLAKE#ATTR
-    #[arg(value_name = "INSTALLABLE")]
-    pub(crate) installables: Vec<String>,
-    /// What of it to take: a named set (see `ferry query --sets`), or any query, in which `x` is
-    /// what is named
-    #[arg(long, default_value = "runtime")]
-    pub(crate) set: String,
-    /// A query file that defines more sets
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub(crate) query_file: Vec<PathBuf>,
-    /// A recorded evaluation, for what had to be there before the derivations could exist
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub(crate) trace: Vec<PathBuf>,
-    /// Take this along too, with everything it refers to
-    #[arg(long, value_name = "INSTALLABLE")]
-    pub(crate) also: Vec<String>,
-    /// Sign every path with the secret key in this file (made by `nix key generate-secret`)
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub(crate) sign_key: Vec<PathBuf>,
 }
 
 #[derive(Subcommand)]
@@ -96,6 +73,8 @@ pub(crate) enum Cache {
 pub(crate) struct CacheCreate {
     #[command(flatten)]
     pub(crate) what: What,
+    #[command(flatten)]
+    pub(crate) sign: SignWith,
     /// The cache: a directory, or `file://DIRECTORY` with parameters
     #[arg(long, value_name = "CACHE")]
     pub(crate) to: String,
@@ -104,7 +83,12 @@ pub(crate) struct CacheCreate {
     pub(crate) from: String,
     /// Take what this file lists, and read it from the files below /nix/store: what
     /// `exportReferencesGraph` or `closureInfo` wrote. No database is asked
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    #[arg(
+        long,
+        value_name = "FILE",
+        value_hint = ValueHint::FilePath,
+        conflicts_with_all = ["set", "query_file", "also", "trace", "file", "expr"]
+    )]
     pub(crate) references_graph: Vec<PathBuf>,
     /// How to compress: `none`, `xz` (the default), `zstd`, `gzip` or `bzip2`
     #[arg(long, value_name = "METHOD")]

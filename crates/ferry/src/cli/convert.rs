@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum, ValueHint};
 
+use super::SignWith;
 use super::pack::Level;
 
 pub(super) const EXAMPLES: &str = "\
@@ -67,9 +68,8 @@ pub(crate) struct Convert {
     /// `recipe` for derivations, `runtime` where there are none)
     #[arg(long, value_name = "SET")]
     pub(crate) set: Option<String>,
-    /// Sign every path, and the bundle, with the secret key in this file
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub(crate) sign_key: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) sign: SignWith,
     /// How much time to spend on making a bundle small
     #[arg(long, default_value = "default")]
     pub(crate) level: Level,

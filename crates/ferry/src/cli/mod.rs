@@ -10,8 +10,10 @@ mod diff;
 mod drv;
 mod graph;
 mod inventory;
+mod missing;
 mod pack;
 mod salvage;
+mod what;
 
 use std::path::PathBuf;
 
@@ -19,7 +21,7 @@ use clap::{Args, Parser, Subcommand, ValueHint};
 use tracing_subscriber::EnvFilter;
 
 pub(crate) use self::bundle::{BundleKeys, Info, Load, Ls, Repair, Trust, Verify};
-pub(crate) use self::cache::{Cache, CacheCreate, Copy, What};
+pub(crate) use self::cache::{Cache, CacheCreate, Copy};
 pub(crate) use self::cache_index::{CacheIndex, SortBy};
 pub(crate) use self::cache_sign::CacheSign;
 pub(crate) use self::cache_verify::CacheVerify;
@@ -28,8 +30,10 @@ pub(crate) use self::diff::Diff;
 pub(crate) use self::drv::{Drv, DrvAdd, DrvShow};
 pub(crate) use self::graph::{Deps, Query, Size, SizeKind, Sources, Why};
 pub(crate) use self::inventory::Inventory;
+pub(crate) use self::missing::Missing;
 pub(crate) use self::pack::Pack;
 pub(crate) use self::salvage::Salvage;
+pub(crate) use self::what::{SignWith, What};
 
 /// Carries Nix software across a gap in the network.
 ///
@@ -114,6 +118,9 @@ pub(crate) enum Command {
     /// Copy from one store to another: local, a daemon's, a bundle, a binary cache
     #[command(after_help = cache::COPY_EXAMPLES)]
     Copy(Copy),
+    /// Tell what binary caches lack of what something needs; the exit code is 1 if they do
+    #[command(after_help = missing::EXAMPLES)]
+    Missing(Missing),
     /// Make binary caches, and look after them
     #[command(subcommand)]
     Cache(Cache),

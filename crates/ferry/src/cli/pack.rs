@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum, ValueHint};
 
+use super::{SignWith, What};
+
 pub(super) const EXAMPLES: &str = "\
 Examples:
   The recipe of a package, to be built on the other side:
@@ -20,11 +22,10 @@ Examples:
     ferry pack ./result --set runtime -o - | ssh island ferry load -";
 
 #[derive(Args)]
+#[command(mut_arg("set", |set| set.default_value("recipe")))]
 pub(crate) struct Pack {
-    /// What to pack: a store path, `x.drv`, `x.drv^out,dev`, `x.drv^*`, a link into the store, or
-    /// FLAKE#ATTR. With --file or --expr, attribute paths
-    #[arg(required_unless_present_any = ["file", "expr"], value_name = "INSTALLABLE")]
-    pub(crate) installables: Vec<String>,
+    #[command(flatten)]
+    pub(crate) what: What,
     /// The bundle to write; `-` is standard output
     #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) output: PathBuf,
@@ -35,20 +36,6 @@ pub(crate) struct Pack {
     /// Add this many volumes of parity: as many volumes, whichever, can be lost or damaged
     #[arg(long, value_name = "N", default_value_t = 0, requires = "volume_size")]
     pub(crate) parity: u32,
-    /// What of it to take: a named set (`recipe`, to build it; `runtime`, to run it; `rebuild`,
-    /// `sources`, `sources+fragments`, `build`, `total`: see `ferry query --sets`), or any query,
-    /// in which `x` is what is packed
-    #[arg(long, default_value = "recipe")]
-    pub(crate) set: String,
-    /// A query file that defines more sets
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub(crate) query_file: Vec<PathBuf>,
-    /// A recorded evaluation, for what had to be there before the derivations could exist
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub(crate) trace: Vec<PathBuf>,
-    /// Take this along too, with everything it refers to
-    #[arg(long, value_name = "INSTALLABLE")]
-    pub(crate) also: Vec<String>,
     /// Leave out what the other side has: a list of store paths (as `nix-store --query
     /// --requisites` prints it), a bundle that it has loaded, or the address of its store
     #[arg(long, value_name = "PLACE", value_hint = ValueHint::FilePath)]
@@ -58,16 +45,8 @@ pub(crate) struct Pack {
     /// with --have. What a list or a bundle names is read from --store
     #[arg(long, value_name = "PLACE", value_hint = ValueHint::FilePath)]
     pub(crate) base: Option<String>,
-    /// Evaluate attributes of this Nix file
-    #[arg(short, long, value_hint = ValueHint::FilePath, conflicts_with = "expr")]
-    pub(crate) file: Option<PathBuf>,
-    /// Evaluate attributes of this Nix expression
-    #[arg(long)]
-    pub(crate) expr: Option<String>,
-    /// Sign every path and the bundle with the secret key in this file (made by `nix key
-    /// generate-secret`)
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub(crate) sign_key: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) sign: SignWith,
     /// How much time to spend on making it small
     #[arg(long, default_value = "default")]
     pub(crate) level: Level,

@@ -27,7 +27,7 @@ pub(crate) fn run(context: &Context, options: &Convert) -> Result<(), Failure> {
         let message = format!("{} has no place for --root and --set", to.describe());
         return Err(Failure::usage(message));
     }
-    if !matches!(to, Format::Bundle | Format::Cache) && !options.sign_key.is_empty() {
+    if !matches!(to, Format::Bundle | Format::Cache) && !options.sign.sign_key.is_empty() {
         let message = format!("{} has no place for signatures", to.describe());
         return Err(Failure::usage(message));
     }
@@ -126,7 +126,7 @@ fn into_bundle(
     freight: &Freight,
     roots: Vec<StorePath>,
 ) -> Result<(CopyReport, Option<u64>), Failure> {
-    let keys = secret_keys(&options.sign_key)?;
+    let keys = secret_keys(&options.sign.sign_key)?;
     let set = options.set.clone().unwrap_or_else(|| freight.set(&roots));
     let level = options.level.zstd();
     let pack_options =
@@ -174,7 +174,7 @@ fn into_cache(
     refuse_stream(options)?;
     let place = options.output.to_string_lossy();
     let address = cache_address(context, &place)?;
-    let mut keys = secret_keys(&options.sign_key)?;
+    let mut keys = secret_keys(&options.sign.sign_key)?;
     keys.extend(secret_keys(&address.secret_key_files)?);
     let store = freight.store();
     let cache = open_cache(context, &place, &address, store.store_dir())?;
@@ -260,7 +260,7 @@ fn tell(
     let unproved =
         freight.path_infos().iter().filter(|info| info.ca.is_none() && info.signatures.is_empty());
     let unproved = unproved.count();
-    if freight.format() != Format::Bundle && unproved > 0 && options.sign_key.is_empty() {
+    if freight.format() != Format::Bundle && unproved > 0 && options.sign.sign_key.is_empty() {
         context.talk.say(format!(
             "{} without a signature or a content address: loading needs --no-check-sigs, or \
              convert with --sign-key",

@@ -1,29 +1,27 @@
 //! `ferry copy`: from one store to another.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use ferry_bundle::{BundleWriter, PackOptions};
 use ferry_cache::CacheAddress;
 use ferry_formats::StoreDir;
 use ferry_formats::keys::SecretKey;
-use ferry_graph::Explorer;
 use ferry_store::build_logs::{LogReport, copy_build_logs};
-use ferry_store::selection::{self, Selection};
+use ferry_store::selection::Selection;
 use ferry_store::trust::TrustPolicy;
 use ferry_store::uri::Purpose;
 use ferry_store::{CopyReport, Destination, Error, Protection, Store, copy};
 use serde_json::json;
 
 use super::copied;
-use crate::cli::{Copy, What};
+use crate::cli::{Copy, Trust, What};
 use crate::context::{Context, secret_keys};
 use crate::failure::Failure;
-use crate::installables::Installables;
 use crate::output;
-use crate::queries::Queries;
+use crate::selected::selected;
 use crate::sink::Sink;
-use crate::sources::{OpenSource, add_traces, everything, open_cache};
+use crate::sources::{OpenSource, everything, open_cache};
 
 /// How the name of a bundle ends, where only that tells it from a store.
 const BUNDLE: &str = ".ferry";
@@ -39,30 +37,62 @@ pub(crate) fn run(context: &Context, options: &Copy) -> Result<(), Failure> {
     let selection = if options.all {
         everything(store)?
     } else {
-        selected(context, &options.what, &options.from, &source)?
+        taken(context, &options.what, &options.from, &source)?
     };
-    let mut keys = secret_keys(&options.what.sign_key)?;
-    if options.to.ends_with(BUNDLE) {
-        if options.with_logs {
-            return Err(Failure::usage("a bundle keeps no build logs"));
-        }
-        return into_bundle(context, options, store, selection, &keys);
+    let target = Target {
+        address: &options.to,
+        no_check_sigs: options.no_check_sigs,
+        trust: &options.trust,
+        set: if options.all { "all" } else { &options.what.set },
+        with_logs: options.with_logs,
+    };
+    let keys = secret_keys(&options.sign.sign_key)?;
+    let sent = send(context, store, &target, selection, keys)?;
+    tell(context, &sent, store.store_dir())
+}
+
+/// Where it is copied to.
+pub(super) struct Target<'a> {
+    pub(super) address: &'a str,
+    pub(super) no_check_sigs: bool,
+    pub(super) trust: &'a Trust,
+    /// What a bundle says it holds.
+    pub(super) set: &'a str,
+    pub(super) with_logs: bool,
+}
+
+/// What was copied, and to what.
+pub(super) struct Sent {
+    pub(super) destination: String,
+    pub(super) report: CopyReport,
+    logs: Option<LogReport>,
+}
+
+/// Copies to a bundle, a binary cache or a store.
+pub(super) fn send(
+    context: &Context,
+    store: &dyn Store,
+    target: &Target<'_>,
+    selection: Selection,
+    mut keys: Vec<SecretKey>,
+) -> Result<Sent, Failure> {
+    if target.address.ends_with(BUNDLE) {
+        return into_bundle(context, target, store, selection, &keys);
     }
-    if CacheAddress::is_one(&options.to) {
-        let address = CacheAddress::parse(&options.to)?;
+    if CacheAddress::is_one(target.address) {
+        let address = CacheAddress::parse(target.address)?;
         keys.extend(secret_keys(&address.secret_key_files)?);
-        let cache = open_cache(context, &options.to, &address, store.store_dir())?;
-        return carry(context, store, &cache, selection, &keys, options.with_logs);
+        let cache = open_cache(context, target.address, &address, store.store_dir())?;
+        return deliver(context, store, &cache, selection, &keys, target.with_logs);
     }
-    let trust = if options.no_check_sigs {
-        TrustPolicy::accept_all()
-    } else {
-        context.trust(&options.trust)?
+    let trust = match target.no_check_sigs {
+        true => TrustPolicy::accept_all(),
+        false => context.trust(target.trust)?,
     };
-    let given = &options.trust.trusted_public_key;
+    let given = &target.trust.trusted_public_key;
     let there =
-        context.open_store(&options.to, Purpose::Write, trust, options.no_check_sigs, given)?;
-    carry(context, store, there.destination(), selection, &keys, options.with_logs)
+        context.open_store(target.address, Purpose::Write, trust, target.no_check_sigs, given)?;
+    deliver(context, store, there.destination(), selection, &keys, target.with_logs)
 }
 
 /// Copies, and tells what was copied.
@@ -74,6 +104,18 @@ pub(super) fn carry(
     keys: &[SecretKey],
     with_logs: bool,
 ) -> Result<(), Failure> {
+    let sent = deliver(context, store, destination, selection, keys, with_logs)?;
+    tell(context, &sent, store.store_dir())
+}
+
+fn deliver(
+    context: &Context,
+    store: &dyn Store,
+    destination: &dyn Destination,
+    selection: Selection,
+    keys: &[SecretKey],
+    with_logs: bool,
+) -> Result<Sent, Failure> {
     let _protection = protect(context, store, &selection)?;
     let paths = if with_logs { selection.infos.clone() } else { BTreeMap::new() };
     let report = copy(store, destination, selection.infos, keys, &*context.bars)?;
@@ -84,32 +126,18 @@ pub(super) fn carry(
             )?),
             false => None,
         };
-    tell(context, &destination.describe(), &report, logs, store.store_dir())
+    Ok(Sent { destination: destination.describe(), report, logs })
 }
 
-/// What the options take out of a store.
-pub(super) fn selected(
+/// What the options take out of a source.
+pub(super) fn taken(
     context: &Context,
     what: &What,
     address: &str,
     source: &OpenSource,
 ) -> Result<Selection, Failure> {
-    if what.installables.is_empty() {
-        return Err(Failure::usage("nothing is named that could be copied"));
-    }
-    let store = source.any_store();
-    // Where there are no stores that Nix knows, it evaluates into its own.
-    let address = if matches!(source, OpenSource::Store(_)) { address } else { "auto" };
-    let installables = Installables { context, store_dir: store.store_dir(), store: address };
-    let named = installables.all(&what.installables)?;
-    let also = installables.all(&what.also)?;
-    let mut explorer = Explorer::new(store.store_dir().clone());
-    source.add_to(&mut explorer)?;
-    add_traces(&mut explorer, context, &what.trace)?;
-    let mut queries = Queries::new(context, explorer, address);
-    let set = queries.evaluate_set(&what.query_file, &what.set, &named)?;
-    queries.settle(false)?;
-    Ok(selection::select(store, &mut queries.explorer, &set, &named, &also)?)
+    let address = source.nix_address(address);
+    selected(context, what, source.any_store(), source.facts(), address)
 }
 
 fn protect(
@@ -132,38 +160,35 @@ fn protect(
 
 fn into_bundle(
     context: &Context,
-    options: &Copy,
+    target: &Target<'_>,
     store: &dyn Store,
     selection: Selection,
     keys: &[SecretKey],
-) -> Result<(), Failure> {
+) -> Result<Sent, Failure> {
+    if target.with_logs {
+        return Err(Failure::usage("a bundle keeps no build logs"));
+    }
     let _protection = protect(context, store, &selection)?;
     let pack = PackOptions {
-        set: if options.all { "all".to_owned() } else { options.what.set.clone() },
+        set: target.set.to_owned(),
         roots: selection.roots.clone(),
         level: BUNDLE_LEVEL,
         sign_with: keys.to_vec(),
         ..PackOptions::default()
     };
-    let path = PathBuf::from(&options.to);
-    let (report, _) = Sink::new(Path::new(&options.to), "a bundle")?.write(|sink| {
-        let name = path.display().to_string();
+    let (report, _) = Sink::new(Path::new(target.address), "a bundle")?.write(|sink| {
+        let name = target.address.to_owned();
         let bundle = BundleWriter::new(sink, name, store.store_dir().clone(), pack);
         copy(store, &bundle, selection.infos, keys, &*context.bars)
     })?;
-    tell(context, &format!("bundle {}", path.display()), &report, None, store.store_dir())
+    Ok(Sent { destination: format!("bundle {}", target.address), report, logs: None })
 }
 
-fn tell(
-    context: &Context,
-    destination: &str,
-    report: &CopyReport,
-    logs: Option<LogReport>,
-    store_dir: &StoreDir,
-) -> Result<(), Failure> {
+fn tell(context: &Context, sent: &Sent, store_dir: &StoreDir) -> Result<(), Failure> {
+    let Sent { destination, report, logs } = sent;
     if context.json {
         let mut fields = copied::fields(report, store_dir);
-        let logs = logs.map(|LogReport { added, present, absent }| {
+        let logs = logs.as_ref().map(|LogReport { added, present, absent }| {
             json!({ "added": added, "present": present, "absent": absent })
         });
         if let Some(object) = fields.as_object_mut() {

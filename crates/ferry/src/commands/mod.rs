@@ -11,6 +11,7 @@ mod info;
 mod inventory;
 mod load;
 mod ls;
+mod missing;
 mod pack;
 mod prerequisites;
 mod query;
@@ -34,6 +35,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let done = match arguments.command {
         Command::Diff(options) => return diff::run(&context, &options),
         Command::Cache(command) => return cache::run(&context, &command),
+        Command::Missing(options) => return missing::run(&context, &options),
         Command::Salvage(options) => return salvage::run(&context, &options),
         Command::Pack(options) => pack::run(&context, &options),
         Command::Query(options) => query::run(&context, &options),

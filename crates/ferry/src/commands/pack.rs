@@ -1,10 +1,8 @@
 //! `ferry pack`: what an installable needs, in one file.
 
 use ferry_bundle::{BundleWriter, PackOptions, Prerequisites};
-use ferry_graph::Explorer;
-use ferry_store::installable::Installable;
 use ferry_store::leave_out::{Thinned, leave_out};
-use ferry_store::selection::{self, Selection};
+use ferry_store::selection::Selection;
 use ferry_store::trust::TrustPolicy;
 use ferry_store::uri::Purpose;
 use ferry_store::{CopyReport, Error, Protection, copy};
@@ -13,14 +11,12 @@ use serde_json::json;
 use crate::base::Base;
 use crate::cli::Pack;
 use crate::context::{Context, secret_keys, temporary_directory};
-use crate::evaluate::Expression;
 use crate::failure::Failure;
 use crate::have;
-use crate::installables::Installables;
 use crate::output;
-use crate::queries::Queries;
+use crate::selected::selected;
 use crate::sink::{Sink, Written};
-use crate::sources::{OpenSource, add_traces};
+use crate::sources::OpenSource;
 use crate::volumes;
 
 pub(crate) fn run(context: &Context, options: &Pack) -> Result<(), Failure> {
@@ -32,23 +28,11 @@ pub(crate) fn run(context: &Context, options: &Pack) -> Result<(), Failure> {
     if context.json && matches!(sink, Sink::StandardOutput) {
         return Err(Failure::usage("--json needs standard output, which the bundle goes to"));
     }
-    let keys = secret_keys(&options.sign_key)?;
+    let keys = secret_keys(&options.sign.sign_key)?;
     let opened = open(context, options)?;
     let store = opened.any_store();
 
-    let installables =
-        Installables { context, store_dir: store.store_dir(), store: &options.store };
-    let named = match (&options.file, &options.expr) {
-        (Some(file), _) => {
-            installables.evaluated(&Expression::File(file, &options.installables))?
-        }
-        (_, Some(text)) => {
-            installables.evaluated(&Expression::Text(text, &options.installables))?
-        }
-        _ => installables.all(&options.installables)?,
-    };
-    let also = installables.all(&options.also)?;
-    let selection = selected(context, options, &opened, &named, &also)?;
+    let selection = selected(context, &options.what, store, opened.facts(), &options.store)?;
     let paths: Vec<_> = selection.infos.keys().cloned().collect();
     let _protection = match store.protect(&paths) {
         // Without it a collection meanwhile makes packing fail, and harms nothing.
@@ -84,7 +68,7 @@ pub(crate) fn run(context: &Context, options: &Pack) -> Result<(), Failure> {
         _ => None,
     };
     let pack_options = PackOptions {
-        set: options.set.clone(),
+        set: options.what.set.clone(),
         roots: roots.clone(),
         level: options.level.zstd(),
         sign_with: keys.clone(),
@@ -124,7 +108,7 @@ pub(crate) fn run(context: &Context, options: &Pack) -> Result<(), Failure> {
             "bundle": options.output,
             "bundleSize": size,
             "volumes": written.volumes(),
-            "set": options.set,
+            "set": options.what.set,
             "roots": roots.iter().map(|root| store.store_dir().render_path(root)).collect::<Vec<_>>(),
             "paths": report.added,
             "narSize": report.nar_size,
@@ -142,24 +126,6 @@ fn open(context: &Context, options: &Pack) -> Result<OpenSource, Failure> {
     let trust = TrustPolicy::accept_all();
     let opened = context.open_store(&options.store, Purpose::Read, trust, false, &[])?;
     Ok(OpenSource::Store(opened))
-}
-
-/// What is carried of what was named.
-fn selected(
-    context: &Context,
-    options: &Pack,
-    opened: &OpenSource,
-    named: &[Installable],
-    also: &[Installable],
-) -> Result<Selection, Failure> {
-    let store = opened.any_store();
-    let mut explorer = Explorer::new(store.store_dir().clone());
-    opened.add_to(&mut explorer)?;
-    add_traces(&mut explorer, context, &options.trace)?;
-    let mut queries = Queries::new(context, explorer, &options.store);
-    let set = queries.evaluate_set(&options.query_file, &options.set, named)?;
-    queries.settle(false)?;
-    Ok(selection::select(store, &mut queries.explorer, &set, named, also)?)
 }
 
 fn summarise(context: &Context, options: &Pack, report: &CopyReport, written: &Written) {

@@ -30,6 +30,7 @@ mod installables;
 mod interrupted;
 mod inventory;
 mod json;
+mod missing;
 mod nginx;
 mod nix_functions;
 mod output;

@@ -86,7 +86,7 @@ impl Facts for World {
                 fixed_output: *name == "tar.drv",
                 inputs: inputs.iter().map(|name| (store_path(name), "out".to_owned())).collect(),
                 sources: sources.iter().map(|name| store_path(name)).collect(),
-                exported: Vec::new(),
+                ..DerivationFacts::default()
             };
             ledger.derivation(node, &facts);
         }

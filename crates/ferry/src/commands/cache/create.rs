@@ -3,21 +3,21 @@
 use ferry_cache::{CacheAddress, Compression, CompressionSetting};
 
 use crate::cli::CacheCreate;
-use crate::commands::copy::{carry, selected};
+use crate::commands::copy::{carry, taken};
 use crate::context::{Context, secret_keys};
 use crate::failure::Failure;
 use crate::sources::{OpenSource, cache_address, everything, open_cache};
 
 pub(super) fn run(context: &Context, options: &CacheCreate) -> Result<(), Failure> {
     let address = address(context, options)?;
-    let mut keys = secret_keys(&options.what.sign_key)?;
+    let mut keys = secret_keys(&options.sign.sign_key)?;
     keys.extend(secret_keys(&address.secret_key_files)?);
     let source = OpenSource::listed_or_at(context, &options.references_graph, &options.from)?;
     let store = source.any_store();
-    let selection = if options.what.installables.is_empty() && source.is_listed() {
+    let selection = if options.what.is_empty() && source.is_listed() {
         everything(store)?
     } else {
-        selected(context, &options.what, &options.from, &source)?
+        taken(context, &options.what, &options.from, &source)?
     };
     let cache = open_cache(context, &options.to, &address, store.store_dir())?;
     carry(context, store, &cache, selection, &keys, options.with_logs)

@@ -1,6 +1,6 @@
 //! A binary cache as a store.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -8,13 +8,15 @@ use ferry_formats::narinfo::{self, CacheInfo, Narinfo};
 use ferry_formats::{NarHash, NixHash, PathInfo, StoreDir, StorePath};
 use ferry_store::admission::Plan;
 use ferry_store::http::HttpOptions;
-use ferry_store::message::{beginning, harmless};
+use ferry_store::message::harmless;
 use ferry_store::parallel::in_parallel;
 use ferry_store::{Destination, NarVisitor, Result, SignatureCheck, Store, StoreWriter};
 
 use crate::compression::Compression;
 use crate::directory;
+use crate::others::Others;
 use crate::place::{CACHE_INFO, Place};
+use crate::publish::Publisher;
 use crate::writer::{CacheWriter, WriteSettings};
 use crate::{CacheAddress, CacheError, CacheFacts, reader};
 
@@ -23,11 +25,15 @@ pub struct BinaryCache {
     pub(crate) place: Arc<Place>,
     pub(crate) store_dir: StoreDir,
     settings: WriteSettings,
-    scratch: PathBuf,
+    pub(crate) scratch: PathBuf,
     /// Set once its `nix-cache-info` was looked at.
     checked: OnceLock<()>,
     /// Where the NARs of the paths are that it was asked about.
     files: Mutex<HashMap<StorePath, NarFile>>,
+    /// Paths that others bring.
+    awaited: HashSet<StorePath>,
+    /// What writing found out about others who work on it; nothing before.
+    pub(crate) others: Mutex<Option<Others>>,
 }
 
 /// Where the NAR of a path is, as its narinfo says.
@@ -56,7 +62,24 @@ impl BinaryCache {
             scratch: PathBuf::from("/tmp"),
             checked: OnceLock::new(),
             files: Mutex::default(),
+            awaited: HashSet::new(),
+            others: Mutex::default(),
         })
+    }
+
+    /// Lets what is written refer to paths that are not there yet, as others bring them: the other
+    /// parts of what this one writes a part of. What refers to them waits, unseen, for whoever ends
+    /// last ([`waiting`](Self::waiting)).
+    #[must_use]
+    pub fn awaiting(mut self, paths: HashSet<StorePath>) -> Self {
+        self.awaited = paths;
+        self
+    }
+
+    /// Whether it can tell what is in it, without which nobody can share the work of writing it.
+    #[must_use]
+    pub fn can_be_listed(&self) -> bool {
+        !matches!(self.place.as_ref(), Place::Web { .. })
     }
 
     /// Where temporary files go that are on their way to the web; `/tmp` unless said.
@@ -106,7 +129,7 @@ impl BinaryCache {
     }
 
     /// Looks at its `nix-cache-info`, once.
-    fn check(&self) -> std::result::Result<(), CacheError> {
+    pub(crate) fn check(&self) -> std::result::Result<(), CacheError> {
         if self.checked.get().is_some() || self.check_info()? {
             return Ok(());
         }
@@ -146,12 +169,13 @@ impl BinaryCache {
         Ok(narinfo)
     }
 
-    fn parse_any(&self, name: &str, text: &[u8]) -> std::result::Result<Narinfo, CacheError> {
-        narinfo::parse(&self.store_dir, text).map_err(|source| CacheError::BadNarinfo {
-            url: self.place.shown_file(name),
-            reason: source.to_string(),
-            beginning: beginning(text),
-        })
+    pub(crate) fn parse_any(
+        &self,
+        name: &str,
+        text: &[u8],
+    ) -> std::result::Result<Narinfo, CacheError> {
+        narinfo::parse(&self.store_dir, text)
+            .map_err(|error| CacheError::bad_narinfo(&self.place, name, &error, text))
     }
 
     /// Notes where a NAR is, unless it can be nowhere.
@@ -265,8 +289,18 @@ impl Destination for BinaryCache {
         if self.checked.get().is_none() && !self.check_info()? {
             return Ok(vec![None; paths.len()]);
         }
+        self.look_at_others()?;
         let found = self.narinfos(paths)?;
-        Ok(found.into_iter().map(|narinfo| Some(narinfo?.info.nar_hash)).collect())
+        let hashes = found.into_iter().map(|narinfo| Some(narinfo?.info.nar_hash));
+        Ok(self.corrected(paths, hashes.collect()))
+    }
+
+    fn awaits(&self, path: &StorePath) -> bool {
+        self.awaited.contains(path) || self.is_waiting(path)
+    }
+
+    fn lost(&self, plan: &Plan) -> Result<Vec<StorePath>> {
+        Ok(self.lost_of(plan)?)
     }
 
     fn derivation_text(&self, path: &StorePath) -> Result<Vec<u8>> {
@@ -279,7 +313,19 @@ impl Destination for BinaryCache {
     }
 
     fn writer<'a>(&'a self, plan: &'a Plan) -> Result<Box<dyn StoreWriter + 'a>> {
-        let (place, scratch) = (&self.place, &self.scratch);
-        Ok(Box::new(CacheWriter::new(place, scratch, &self.store_dir, &self.settings, plan)?))
+        let staging = Arc::new(self.staging()?);
+        self.look_at_others()?;
+        let there: HashSet<&StorePath> = match self.awaited.is_empty() {
+            true => HashSet::new(),
+            false => plan.relied_on().iter().collect(),
+        };
+        let is_to_come = |path: &StorePath| {
+            self.is_waiting(path) || self.awaited.contains(path) && !there.contains(path)
+        };
+        let place = Arc::clone(&self.place);
+        let publisher =
+            Publisher::new(place, Arc::clone(&staging), plan.infos(), self.token(), is_to_come);
+        let (store_dir, settings) = (&self.store_dir, &self.settings);
+        Ok(Box::new(CacheWriter::new(&self.place, staging, store_dir, settings, publisher)?))
     }
 }

@@ -6,7 +6,7 @@
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
 use std::num::NonZero;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -14,7 +14,7 @@ use std::thread::{self, JoinHandle};
 use crossbeam_channel::{Sender, bounded};
 use ferry_formats::narinfo::{self, CacheInfo, Narinfo};
 use ferry_formats::{NixHash, PathInfo, StoreDir, nixbase32};
-use ferry_store::admission::{Admitted, Plan};
+use ferry_store::admission::Admitted;
 use ferry_store::{Error, Result, StoreWriter};
 use sha2::{Digest as _, Sha256};
 
@@ -79,23 +79,14 @@ pub(crate) struct CacheWriter {
 }
 
 impl CacheWriter {
-    /// A writer to `place`; what goes to the web is made in `scratch` before.
+    /// A writer to `place`, which makes what is to go there in `staging`.
     pub(crate) fn new(
         place: &Arc<Place>,
-        scratch: &Path,
+        staging: Arc<Staging>,
         store_dir: &StoreDir,
         settings: &WriteSettings,
-        plan: &Plan,
+        publisher: Publisher,
     ) -> Result<Self> {
-        let staging = Arc::new(match place.as_ref() {
-            Place::Directory(cache) => {
-                let nars = cache.join("nar");
-                fs::create_dir_all(&nars)
-                    .map_err(CacheError::io("make the directory", nars.display()))?;
-                Staging::create(cache)?
-            }
-            Place::Web { .. } => Staging::temporary(scratch)?,
-        });
         describe(place, store_dir, settings, &staging)?;
         let threads = settings
             .threads
@@ -103,7 +94,6 @@ impl CacheWriter {
             .unwrap_or(NonZero::<usize>::MIN);
         // Whoever waits for a server keeps no core busy.
         let workers = threads.get().max(place.puts_at_a_time());
-        let publisher = Publisher::new(Arc::clone(place), Arc::clone(&staging), plan.infos());
         let shared = Arc::new(Shared {
             place: Arc::clone(place),
             store_dir: store_dir.clone(),
@@ -331,20 +321,14 @@ impl Shared {
         if self.place.has(&url, size)? {
             fs::remove_file(&file).map_err(CacheError::io("remove", file.display()))?;
         } else {
-            files.push((file, url));
+            files.push((file, url.clone()));
         }
         let name = narinfo::file_name(&info.path);
         if let Some(listing) = listing {
-            files.push((self.write(&listing)?, name.replace(".narinfo", ".ls")));
+            files.push((self.staging.write(&listing)?, name.replace(".narinfo", ".ls")));
         }
-        files.push((self.write(&text)?, name));
-        Ok(Made { files, size })
-    }
-
-    fn write(&self, bytes: &[u8]) -> std::result::Result<PathBuf, CacheError> {
-        let file = self.staging.new_file();
-        fs::write(&file, bytes).map_err(CacheError::io("write", file.display()))?;
-        Ok(file)
+        files.push((self.staging.write(&text)?, name));
+        Ok(Made { files, nar: url, size })
     }
 }
 

@@ -1,11 +1,12 @@
 //! The one operation that moves paths from a store to wherever they go.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use ferry_formats::keys::SecretKey;
 use ferry_formats::{PathInfo, StorePath};
 
 use crate::admission::{self, Checks, Plan};
+use crate::closure::closure;
 use crate::progress::Progress;
 use crate::{Destination, Error, Result, Store};
 
@@ -19,6 +20,9 @@ pub struct CopyReport {
     /// Bytes of NAR added.
     pub nar_size: u64,
 }
+
+/// So often is copied again what somebody takes away meanwhile.
+const ROUNDS: usize = 20;
 
 /// Copies `paths` (not their closure: compute that first) from one store to a destination, each
 /// after its references. Every path gets a signature by each of `sign_with` on the way.
@@ -36,22 +40,43 @@ pub fn copy(
     progress: &dyn Progress,
 ) -> Result<CopyReport> {
     require_same_directory(source, destination)?;
+    let total = paths.len();
+    let mut report = CopyReport::default();
+    let mut added = HashSet::new();
     let mut offered = paths;
-    for info in offered.values_mut() {
-        for key in sign_with {
-            info.sign(source.store_dir(), key);
+    for _ in 0..ROUNDS {
+        for info in offered.values_mut() {
+            for key in sign_with {
+                info.sign(source.store_dir(), key);
+            }
         }
+        let plan = admission::plan(offered, destination)?;
+        progress.begin(destination.activity(), plan.infos().len() as u64, plan.nar_size());
+        let outcome = transfer(source, destination, &plan, progress);
+        progress.end();
+        outcome?;
+        let lost = destination.lost(&plan)?;
+        if added.is_empty() && lost.is_empty() {
+            report.added = plan.infos().len();
+            report.present = plan.present();
+            report.nar_size = plan.nar_size();
+            return Ok(report);
+        }
+        for info in plan.infos() {
+            if added.insert(info.path.clone()) {
+                report.nar_size = report.nar_size.saturating_add(info.nar_size);
+            }
+        }
+        if lost.is_empty() {
+            report.added = added.len();
+            report.present = total.saturating_sub(report.added);
+            return Ok(report);
+        }
+        tracing::debug!(paths = lost.len(), "taken away meanwhile");
+        offered = closure(source, &lost)?;
+        offered.retain(|path, _| !destination.awaits(path));
     }
-    let plan = admission::plan(offered, destination)?;
-    let report = CopyReport {
-        added: plan.infos().len(),
-        present: plan.present(),
-        nar_size: plan.nar_size(),
-    };
-    progress.begin(destination.activity(), report.added as u64, report.nar_size);
-    let outcome = transfer(source, destination, &plan, progress);
-    progress.end();
-    outcome.map(|()| report)
+    Err(Error::TakenAway { store: destination.describe() })
 }
 
 /// Makes sure that paths can move from one store to the other at all; [`copy`] does so itself.
@@ -78,7 +103,11 @@ fn transfer(
 ) -> Result<()> {
     let known = destination.output_paths();
     let mut checks = Checks::new(destination.store_dir().clone(), known, |path: &StorePath| {
-        destination.derivation_text(path).map_err(|error| error.to_string())
+        let text = match destination.awaits(path) {
+            true => source.derivation_text(path),
+            false => destination.derivation_text(path),
+        };
+        text.map_err(|error| error.to_string())
     });
     let mut writer = destination.writer(plan)?;
     let mut transfer = |infos: &[PathInfo]| {

@@ -13,12 +13,11 @@ use ferry_store::parallel::in_parallel;
 use ferry_store::{Destination, NarVisitor, Result, SignatureCheck, Store, StoreWriter};
 
 use crate::compression::Compression;
-use crate::directory;
 use crate::others::Others;
 use crate::place::{CACHE_INFO, Place};
 use crate::publish::Publisher;
 use crate::writer::{CacheWriter, WriteSettings};
-use crate::{CacheAddress, CacheError, CacheFacts, reader};
+use crate::{CacheAddress, CacheError, CacheFacts, reader, walk};
 
 /// A binary cache. It is not looked at before it is asked something.
 pub struct BinaryCache {
@@ -169,6 +168,7 @@ impl BinaryCache {
         Ok(narinfo)
     }
 
+    /// Reads a narinfo of whatever path it is about.
     pub(crate) fn parse_any(
         &self,
         name: &str,
@@ -244,21 +244,20 @@ impl Store for BinaryCache {
 
     fn all_paths(&self) -> Result<Option<Vec<StorePath>>> {
         self.check()?;
-        let Place::Directory(directory) = self.place.as_ref() else { return Ok(None) };
-        let mut paths = Vec::new();
+        let files = match walk::narinfo_files(&self.place) {
+            Err(CacheError::NoListing { .. }) => return Ok(None),
+            files => files?,
+        };
+        let mut paths = Vec::with_capacity(files.len());
         // The name of a file has no more than the hash part of a path.
-        for name in directory::narinfo_names(directory)? {
-            if let Some(text) = self.place.get(&name)? {
-                let narinfo = self.parse_any(&name, &text)?;
-                if narinfo::file_name(&narinfo.info.path) != name {
-                    let found = self.store_dir.render_path(&narinfo.info.path);
-                    let url = self.place.shown_file(&name);
-                    let expected = "the path of that hash".to_owned();
-                    return Err(CacheError::OtherPath { url, found, expected }.into());
-                }
-                paths.push(narinfo.info.path);
-            }
-        }
+        self.for_each_narinfo(
+            &files,
+            |_, found| Ok(found?.narinfo.info.path),
+            |path| {
+                paths.push(path);
+                Ok(())
+            },
+        )?;
         paths.sort();
         Ok(Some(paths))
     }

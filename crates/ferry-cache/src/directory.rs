@@ -22,23 +22,6 @@ const PREFIX: &str = ".ferry-";
 /// Those of them that are no writer's: narinfos that wait for what they refer to, and what is
 /// written down while pruning.
 const KEPT: [&str; 2] = [".ferry-pending", ".ferry-prune"];
-/// Characters in the hash part of a store path.
-const HASH_PART: usize = 32;
-
-/// The names of the narinfos in a cache, in order.
-pub(crate) fn narinfo_names(directory: &Path) -> Result<Vec<String>, CacheError> {
-    let failed = |source| CacheError::io("list", directory.display())(source);
-    let mut names = Vec::new();
-    for entry in fs::read_dir(directory).map_err(failed)? {
-        let name = entry.map_err(failed)?.file_name();
-        let Some(name) = name.to_str() else { continue };
-        if name.strip_suffix(".narinfo").is_some_and(|hash| hash.len() == HASH_PART) {
-            names.push(name.to_owned());
-        }
-    }
-    names.sort();
-    Ok(names)
-}
 
 /// Hands over the files of a cache whose names begin with `prefix`; those in our own directories
 /// only where the prefix asks for them.

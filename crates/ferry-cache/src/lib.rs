@@ -20,6 +20,7 @@ mod prune;
 mod publish;
 mod reader;
 mod sweep;
+mod walk;
 mod writer;
 
 pub use address::CacheAddress;

@@ -4,15 +4,14 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::SystemTime;
 
 use ferry_formats::{StorePath, narinfo};
-use ferry_store::parallel::in_parallel;
 use ferry_store::progress::Progress;
 
 use super::referrers_first;
 use crate::pending::{self, Pending};
+use crate::place::Listed;
+use crate::walk::hash_part;
 use crate::{BinaryCache, CacheError};
 
-/// Characters in the hash part of a store path.
-const HASH_PART: usize = 32;
 /// Where build logs are, each under the name of its derivation.
 pub(super) const LOGS: &str = "log/";
 /// Where it is told what content-addressed outputs came of, in older and in newer versions of Nix.
@@ -26,6 +25,12 @@ const NARS: &str = "nar/";
 pub(super) struct Seen {
     pub(super) size: u64,
     pub(super) modified: Option<SystemTime>,
+}
+
+impl Seen {
+    fn of(file: &Listed) -> Self {
+        Self { size: file.size, modified: file.modified }
+    }
 }
 
 /// A path that has a narinfo.
@@ -70,16 +75,18 @@ impl BinaryCache {
         let mut scan = Scan { is_first, ..Scan::default() };
         let mut open = Vec::new();
         self.place.list("", &mut |file| {
-            let seen = Seen { size: file.size, modified: file.modified };
-            let name = file.name;
-            if is_about_a_path(&name, ".narinfo") {
-                match before.narinfos.remove(&name).filter(|known| known.seen == seen) {
+            let seen = Seen::of(&file);
+            if hash_part(&file.name, ".narinfo").is_some() {
+                match before.narinfos.remove(&file.name).filter(|known| known.seen == seen) {
                     Some(known) => {
-                        scan.narinfos.insert(name, Known { is_new: false, ..known });
+                        scan.narinfos.insert(file.name, Known { is_new: false, ..known });
                     }
-                    None => open.push((name, seen)),
+                    None => open.push(file),
                 }
-            } else if is_about_a_path(&name, ".ls") {
+                return Ok(());
+            }
+            let name = file.name;
+            if hash_part(&name, ".ls").is_some() {
                 scan.listings.push((name, seen));
             } else if name.starts_with(LOGS) {
                 scan.logs.push(name);
@@ -92,34 +99,29 @@ impl BinaryCache {
             }
             Ok(())
         })?;
-        // The web keeps nobody's core busy, and a disk may be one far away.
-        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let threads = self.place.connections().max(cores);
         progress.begin("reading narinfos", open.len() as u64, 0);
-        let read = in_parallel(&open, threads, |(name, seen)| {
-            // Somebody has taken it away meanwhile.
-            let Some(text) = self.place.get(name)? else { return Ok(None) };
-            let narinfo = self.parse_any(name, &text)?;
-            let info = narinfo.info;
-            if narinfo::file_name(&info.path) != *name {
-                let found = self.store_dir.render_path(&info.path);
-                let expected = "the path of that hash".to_owned();
-                let url = self.place.shown_file(name);
-                return Err(CacheError::OtherPath { url, found, expected });
-            }
-            progress.path(&info.path);
-            Ok(Some(Known {
-                seen: *seen,
-                is_new: !is_first,
-                references: info.other_references().cloned().collect(),
-                path: info.path,
-                deriver: info.deriver,
-                url: narinfo.url,
-            }))
-        });
+        let read = self.for_each_narinfo(
+            &open,
+            |file, found| {
+                let narinfo = found?.narinfo;
+                let info = narinfo.info;
+                progress.path(&info.path);
+                Ok(Known {
+                    seen: Seen::of(file),
+                    is_new: !is_first,
+                    references: info.other_references().cloned().collect(),
+                    path: info.path,
+                    deriver: info.deriver,
+                    url: narinfo.url,
+                })
+            },
+            |known| {
+                scan.narinfos.insert(known.name(), known);
+                Ok(())
+            },
+        );
         progress.end();
-        let read = read?.into_iter().flatten();
-        scan.narinfos.extend(read.map(|known| (known.name(), known)));
+        read?;
         // After the narinfos: what has got its place meanwhile is seen there or here.
         scan.waiting = pending::all(&self.place, &self.store_dir)?;
         Ok(scan)
@@ -174,13 +176,6 @@ impl Scan {
         let waves = referrers_first(&edges).into_iter();
         waves.map(|wave| wave.iter().filter_map(|path| self.get(path)).collect()).collect()
     }
-}
-
-/// Whether a file is about the path of a hash: `HASH.narinfo`, `HASH.ls`.
-fn is_about_a_path(name: &str, ending: &str) -> bool {
-    name.strip_suffix(ending).is_some_and(|hash| {
-        hash.len() == HASH_PART && hash.bytes().all(|b| b.is_ascii_alphanumeric())
-    })
 }
 
 /// Whether a file is called like a NAR: some caches have them beside the narinfos.

@@ -15,4 +15,6 @@ mod memory;
 mod nix_facts;
 mod nix_reads;
 mod nix_writes;
+mod prune;
 mod round_trip;
+mod shards;

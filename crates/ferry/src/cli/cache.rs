@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueHint};
+use ferry_store::shard::Shard;
 
-use super::Trust;
+use super::{CachePrune, Trust, cache_prune};
 
 pub(super) const COPY_EXAMPLES: &str = "\
 Examples:
@@ -38,6 +39,10 @@ pub(crate) struct Copy {
     /// `secret-key`
     #[arg(long, default_value = "auto", value_name = "STORE")]
     pub(crate) to: String,
+    /// Copy only one part of it, `0/4` to `3/4`, and let other machines copy the others: into the same
+    /// binary cache, at any time
+    #[arg(long, value_name = "INDEX/COUNT")]
+    pub(crate) shard: Option<Shard>,
     /// Do not insist on signatures (a daemon obeys only users whom it trusts)
     #[arg(long)]
     pub(crate) no_check_sigs: bool,
@@ -75,6 +80,9 @@ pub(crate) enum Cache {
     /// Make a binary cache, or add to one
     #[command(after_help = CACHE_EXAMPLES)]
     Create(CacheCreate),
+    /// Take out of a binary cache what nobody wants any more
+    #[command(after_help = cache_prune::EXAMPLES)]
+    Prune(CachePrune),
 }
 
 #[derive(Args)]
@@ -91,6 +99,10 @@ pub(crate) struct CacheCreate {
     /// `exportReferencesGraph` or `closureInfo` wrote. No database is asked
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) references_graph: Vec<PathBuf>,
+    /// Write only one part of it, `0/4` to `3/4`, and let other machines write the others: into the same
+    /// binary cache, at any time
+    #[arg(long, value_name = "INDEX/COUNT")]
+    pub(crate) shard: Option<Shard>,
     /// How to compress: `none`, `xz` (the default), `zstd`, `gzip` or `bzip2`
     #[arg(long, value_name = "METHOD")]
     pub(crate) compression: Option<String>,

@@ -2,6 +2,7 @@
 
 mod bundle;
 mod cache;
+mod cache_prune;
 mod convert;
 mod diff;
 mod drv;
@@ -17,6 +18,7 @@ use tracing_subscriber::EnvFilter;
 
 pub(crate) use self::bundle::{BundleKeys, Info, Load, Ls, Repair, Trust, Verify};
 pub(crate) use self::cache::{Cache, CacheCreate, Copy, What};
+pub(crate) use self::cache_prune::CachePrune;
 pub(crate) use self::convert::{Convert, Format};
 pub(crate) use self::diff::Diff;
 pub(crate) use self::drv::{Drv, DrvAdd, DrvShow};
@@ -108,7 +110,7 @@ pub(crate) enum Command {
     /// Copy from one store to another: local, a daemon's, a bundle, a binary cache
     #[command(after_help = cache::COPY_EXAMPLES)]
     Copy(Copy),
-    /// Make binary caches
+    /// Make binary caches, and look after them
     #[command(subcommand)]
     Cache(Cache),
     /// Print a completion script for a shell

@@ -1,5 +1,6 @@
 //! `ferry copy`: from one store to another.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use ferry_bundle::{BundleWriter, PackOptions};
@@ -8,6 +9,7 @@ use ferry_formats::keys::SecretKey;
 use ferry_graph::Explorer;
 use ferry_store::closure::{closure, unreferenced};
 use ferry_store::selection::{self, Selection};
+use ferry_store::shard::Shard;
 use ferry_store::trust::TrustPolicy;
 use ferry_store::uri::Purpose;
 use ferry_store::{CopyReport, Destination, Error, Protection, Store, copy};
@@ -40,6 +42,7 @@ pub(crate) fn run(context: &Context, options: &Copy) -> Result<(), Failure> {
     };
     let mut keys = secret_keys(&options.what.sign_key)?;
     if options.to.ends_with(BUNDLE) {
+        not_in_parts(options.shard)?;
         return into_bundle(context, options, store, selection, &keys);
     }
     if CacheAddress::is_one(&options.to) {
@@ -48,8 +51,9 @@ pub(crate) fn run(context: &Context, options: &Copy) -> Result<(), Failure> {
         let http = context.http_options(&options.to)?;
         let cache = BinaryCache::new(&address, store.store_dir(), &http)?
             .with_scratch_directory(std::env::temp_dir());
-        return carry(context, store, &cache, selection, &keys);
+        return into_cache(context, store, cache, selection, &keys, options.shard);
     }
+    not_in_parts(options.shard)?;
     let trust = if options.no_check_sigs {
         TrustPolicy::accept_all()
     } else {
@@ -62,7 +66,7 @@ pub(crate) fn run(context: &Context, options: &Copy) -> Result<(), Failure> {
 }
 
 /// Copies, and tells what was copied.
-pub(super) fn carry(
+fn carry(
     context: &Context,
     store: &dyn Store,
     destination: &dyn Destination,
@@ -71,7 +75,48 @@ pub(super) fn carry(
 ) -> Result<(), Failure> {
     let _protection = protect(context, store, &selection)?;
     let report = copy(store, destination, selection.infos, keys, &*context.bars)?;
-    tell(context, &destination.describe(), &report)
+    tell(context, &destination.describe(), &report, None)
+}
+
+/// Copies into a binary cache, a part of it if one is named, and tells what was copied.
+pub(super) fn into_cache(
+    context: &Context,
+    store: &dyn Store,
+    mut cache: BinaryCache,
+    mut selection: Selection,
+    keys: &[SecretKey],
+    shard: Option<Shard>,
+) -> Result<(), Failure> {
+    if let Some(shard) = shard {
+        if !cache.can_be_listed() {
+            return Err(Failure::usage(
+                "--shard: whoever ends last puts the parts together, for which the cache has to be \
+                 listed; on the web it cannot be",
+            ));
+        }
+        let (mine, others) = selection.infos.into_iter().partition(|(path, _)| shard.holds(path));
+        selection.infos = mine;
+        let others: BTreeMap<_, _> = others;
+        cache = cache.awaiting(others.into_keys().collect());
+    }
+    let _protection = protect(context, store, &selection)?;
+    let report = copy(store, &cache, selection.infos, keys, &*context.bars)?;
+    tell(context, &Destination::describe(&cache), &report, shard.map(|_| cache.waiting()))?;
+    if cache.waiting() > 0 {
+        context.talk.say(format!(
+            "{} wait for what they refer to, until the other parts are there",
+            output::paths(cache.waiting() as u64)
+        ));
+    }
+    Ok(())
+}
+
+/// Only in a binary cache parts find together.
+fn not_in_parts(shard: Option<Shard>) -> Result<(), Failure> {
+    match shard {
+        None => Ok(()),
+        Some(_) => Err(Failure::usage("--shard takes a binary cache to copy to")),
+    }
 }
 
 /// Everything that is in a store.
@@ -149,16 +194,26 @@ fn into_bundle(
         let bundle = BundleWriter::new(sink, name, store.store_dir().clone(), pack);
         copy(store, &bundle, selection.infos, keys, &*context.bars)
     })?;
-    tell(context, &format!("bundle {}", path.display()), &report)
+    tell(context, &format!("bundle {}", path.display()), &report, None)
 }
 
-fn tell(context: &Context, destination: &str, report: &CopyReport) -> Result<(), Failure> {
+/// Tells what was copied; of a part, how many paths wait for others.
+fn tell(
+    context: &Context,
+    destination: &str,
+    report: &CopyReport,
+    waiting: Option<usize>,
+) -> Result<(), Failure> {
     if context.json {
-        output::json(json!({
+        let mut fields = json!({
             "added": report.added,
             "present": report.present,
             "narSize": report.nar_size,
-        }))?;
+        });
+        if let (Some(waiting), Some(fields)) = (waiting, fields.as_object_mut()) {
+            fields.insert("waiting".to_owned(), json!(waiting));
+        }
+        output::json(fields)?;
     }
     context.talk.say(format!(
         "copied {}, {} of NARs, to {destination} ({} there already)",

@@ -32,6 +32,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let context = Context::new(&arguments.global)?;
     let done = match arguments.command {
         Command::Diff(options) => return diff::run(&context, &options),
+        Command::Cache(command) => return cache::run(&context, &command),
         Command::Salvage(options) => return salvage::run(&context, &options),
         Command::Pack(options) => pack::run(&context, &options),
         Command::Query(options) => query::run(&context, &options),
@@ -47,7 +48,6 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Convert(options) => convert::run(&context, &options),
         Command::Drv(command) => drv::run(&context, &command),
         Command::Copy(options) => copy::run(&context, &options),
-        Command::Cache(crate::cli::Cache::Create(options)) => cache::create(&context, &options),
         Command::Completions { shell } => {
             let mut command = Arguments::command();
             let mut script = Vec::new();

@@ -1,47 +1,39 @@
-//! `ferry cache`: making binary caches.
+//! `ferry cache create`: making a binary cache, or adding to one.
 
-use ferry_cache::{BinaryCache, CacheAddress, Compression, CompressionSetting};
+use ferry_cache::{CacheAddress, Compression, CompressionSetting};
 use ferry_store::Store as _;
 use ferry_store::closure::{closure, unreferenced};
 use ferry_store::facts::ReferencesGraph;
 use ferry_store::local::{Layout, UnregisteredStore};
 use ferry_store::selection::Selection;
 
-use super::copy::{carry, selected};
 use crate::cli::CacheCreate;
+use crate::commands::copy::{into_cache, selected};
 use crate::context::{Context, secret_keys};
 use crate::failure::Failure;
 use crate::installables::Installables;
 use crate::sources::OpenSource;
 
-pub(crate) fn create(context: &Context, options: &CacheCreate) -> Result<(), Failure> {
+pub(crate) fn run(context: &Context, options: &CacheCreate) -> Result<(), Failure> {
     let address = address(context, options)?;
     let mut keys = secret_keys(&options.what.sign_key)?;
     keys.extend(secret_keys(&address.secret_key_files)?);
-    let http = context.http_options(&options.to)?;
-    let open = |store_dir| {
-        BinaryCache::new(&address, store_dir, &http)
-            .map(|cache| cache.with_scratch_directory(std::env::temp_dir()))
-    };
+    let open = |store_dir| super::open(context, &options.to, &address, store_dir);
     if options.references_graph.is_empty() {
         let source = OpenSource::open(context, &options.from)?;
         let selection = selected(context, &options.what, &options.from, &source)?;
         let store = source.any_store();
-        return carry(context, store, &open(store.store_dir())?, selection, &keys);
+        let cache = open(store.store_dir())?;
+        return into_cache(context, store, cache, selection, &keys, options.shard);
     }
     let store = unregistered(context, options)?;
     let selection = listed(context, options, &store)?;
-    carry(context, &store, &open(store.store_dir())?, selection, &keys)
+    into_cache(context, &store, open(store.store_dir())?, selection, &keys, options.shard)
 }
 
 /// Where the cache is, and how to write it.
 fn address(context: &Context, options: &CacheCreate) -> Result<CacheAddress, Failure> {
-    let mut address = if CacheAddress::is_one(&options.to) {
-        CacheAddress::parse(&options.to)?
-    } else {
-        let directory = context.surroundings.working_directory.join(&options.to);
-        CacheAddress::parse(&directory.to_string_lossy())?
-    };
+    let mut address = super::parse_address(context, &options.to)?;
     let settings = &mut address.settings;
     if options.compression.is_some() || options.compression_level.is_some() {
         let method = match &options.compression {

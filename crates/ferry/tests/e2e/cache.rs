@@ -28,7 +28,7 @@ fn copied(output: &[u8]) -> Copied {
 }
 
 /// The files below a directory, with what is in them.
-fn files(directory: &Path) -> BTreeMap<String, Vec<u8>> {
+pub(crate) fn files(directory: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut found = BTreeMap::new();
     let mut open = vec![directory.to_owned()];
     while let Some(next) = open.pop() {

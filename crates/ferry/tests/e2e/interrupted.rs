@@ -15,7 +15,7 @@ const BUNDLE: &str = "/tmp/bundle.ferry";
 const KILLS: u64 = 20;
 
 /// Moments between nothing and `most`, the same ones every time.
-fn moments(most: Duration) -> impl Iterator<Item = Duration> {
+pub(crate) fn moments(most: Duration) -> impl Iterator<Item = Duration> {
     let mut state: u64 = 0x9e37_79b9_7f4a_7c15;
     std::iter::repeat_with(move || {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -38,7 +38,7 @@ fn bundle(world: &World, version: NixVersion) -> (Machine, Vec<Object>) {
 }
 
 /// Lets a command run for this long, and kills it if it still does; whether that was so.
-fn kill_after(command: MachineCommand, moment: Duration) -> bool {
+pub(crate) fn kill_after(command: MachineCommand, moment: Duration) -> bool {
     let mut running = command.spawn();
     let end = Instant::now() + moment;
     while running.is_running() && Instant::now() < end {

@@ -35,9 +35,9 @@ pub(crate) fn run(context: &Context, options: &CachePrune) -> Result<(), Failure
         shard: options.shard.unwrap_or(Shard::WHOLE),
     };
     let report = cache.prune(&keep, &how, &*context.bars)?;
-    let later =
-        if options.wait { wait(context, &cache, &keep, &how, &report)? } else { Vec::new() };
-    tell(context, &store_dir, options, &report, &later)
+    let waits = options.wait && !options.dry_run && report.condemned.count > 0;
+    let later = waits.then(|| wait(context, &cache, &keep, &how)).transpose()?;
+    tell(context, &store_dir, options, &report, later.as_ref())
 }
 
 /// Days are what is usual here, too.

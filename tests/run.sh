@@ -20,4 +20,6 @@ fi
 for tool in cargo-deny@0.20.2 just@1.59.0; do
     command -v "${tool%@*}" >/dev/null || cargo install --locked "$tool"
 done
+# A server that speaks S3, for the tests of buckets. Its program is a feature of it.
+command -v s3s-fs >/dev/null || cargo install --locked --features binary s3s-fs@0.14.1
 just ci

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use ferry_store::http::without_password;
 use percent_encoding::percent_decode_str;
 
+use crate::bucket::BucketAddress;
 use crate::compression::{Compression, CompressionSetting};
 use crate::{CacheError, WriteSettings};
 
@@ -27,6 +28,7 @@ pub(crate) enum Location {
     Directory(PathBuf),
     /// Without a slash at the end.
     Web(String),
+    Bucket(Box<BucketAddress>),
 }
 
 /// Parameters that mean something to Nix and nothing here.
@@ -37,11 +39,12 @@ impl CacheAddress {
     /// Whether an address is that of a binary cache, whatever else is wrong with it.
     #[must_use]
     pub fn is_one(address: &str) -> bool {
-        ["http://", "https://", "file://"].iter().any(|scheme| address.starts_with(scheme))
+        ["http://", "https://", "file://", "s3://"].iter().any(|scheme| address.starts_with(scheme))
     }
 
-    /// Understands `file:///DIRECTORY`, `/DIRECTORY`, `http://…` and `https://…`, with Nix's
-    /// parameters behind a question mark (which a plain directory has none of).
+    /// Understands `file:///DIRECTORY`, `/DIRECTORY`, `http://…`, `https://…` and
+    /// `s3://BUCKET[/PREFIX]`, with Nix's parameters behind a question mark (which a plain
+    /// directory has none of).
     ///
     /// # Errors
     /// [`CacheError::BadAddress`].
@@ -65,12 +68,44 @@ impl CacheAddress {
             parsed.location = Location::Directory(PathBuf::from(OsString::from_vec(path)));
         } else if plain.starts_with("http://") || plain.starts_with("https://") {
             parsed.location = Location::Web(plain.trim_end_matches('/').to_owned());
+        } else if let Some(bucket) = plain.strip_prefix("s3://") {
+            parsed.location =
+                Location::Bucket(Box::new(BucketAddress::parse(bucket).map_err(bad)?));
         } else {
-            let known = "known are `https://…`, `http://…`, `file:///…` and directories";
+            let known = "known are `https://…`, `http://…`, `s3://…`, `file:///…` and directories";
             return Err(bad(known.to_owned()));
         }
         parsed.set(parameters).map_err(bad)?;
+        if let Location::Bucket(bucket) = &parsed.location {
+            bucket.url(None).map_err(bad)?;
+        }
         Ok(parsed)
+    }
+
+    /// Where requests to it go, if it is not on a disk: for finding out through which proxy.
+    #[must_use]
+    pub fn url(&self) -> Option<String> {
+        match &self.location {
+            Location::Directory(_) => None,
+            Location::Web(url) => Some(url.clone()),
+            Location::Bucket(bucket) => bucket.url(None).ok(),
+        }
+    }
+
+    /// Whether it is a bucket of S3.
+    #[must_use]
+    pub fn is_bucket(&self) -> bool {
+        matches!(self.location, Location::Bucket(_))
+    }
+
+    /// The profile that the credentials for a bucket are to be found under: the parameter
+    /// `profile`.
+    #[must_use]
+    pub fn profile(&self) -> Option<&str> {
+        match &self.location {
+            Location::Bucket(bucket) => bucket.profile.as_deref(),
+            _ => None,
+        }
     }
 
     fn set(&mut self, parameters: &str) -> Result<(), String> {
@@ -98,7 +133,17 @@ impl CacheAddress {
                     self.secret_key_files.extend(files.map(PathBuf::from));
                 }
                 other if PASSED_OVER.contains(&other) => {}
-                other => return Err(format!("the parameter `{other}` is not known")),
+                "narinfo-compression" | "ls-compression" | "log-compression" => {
+                    return Err(format!("`{name}`: such files are written as they are"));
+                }
+                other => {
+                    if let Location::Bucket(bucket) = &mut self.location
+                        && bucket.set(other, &value)?
+                    {
+                        continue;
+                    }
+                    return Err(format!("the parameter `{other}` is not known"));
+                }
             }
         }
         self.settings.compression = CompressionSetting::new(method, level)?;

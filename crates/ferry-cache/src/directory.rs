@@ -18,7 +18,7 @@ use crate::CacheError;
 use crate::place::{Listed, Place};
 
 /// How the names of our directories begin.
-const PREFIX: &str = ".ferry-";
+pub(crate) const PREFIX: &str = ".ferry-";
 /// Those of them that are no writer's: narinfos that wait for what they refer to, and what is
 /// written down while pruning.
 const KEPT: [&str; 2] = [".ferry-pending", ".ferry-prune"];

@@ -4,7 +4,7 @@ use std::io;
 
 use ferry_formats::narinfo::NarinfoError;
 use ferry_store::Error;
-use ferry_store::http::HttpError;
+use ferry_store::http::{HttpError, Tries};
 use ferry_store::message::{Begins, beginning};
 use thiserror::Error as ThisError;
 
@@ -25,6 +25,30 @@ pub enum CacheError {
     /// A request failed.
     #[error(transparent)]
     Http(#[from] HttpError),
+    /// A bucket of S3 refused something, and said why.
+    #[error("{method} {url}: S3 answers {status} {code}: {message}{}", Tries(*.attempts))]
+    S3 {
+        /// What was asked for.
+        url: String,
+        /// How.
+        method: &'static str,
+        /// The status code.
+        status: u16,
+        /// What S3 calls it: `NoSuchBucket`.
+        code: String,
+        /// What it says about it, made harmless.
+        message: String,
+        /// How often it was asked for.
+        attempts: u32,
+    },
+    /// What a bucket of S3 answers cannot be understood, or it cannot be asked.
+    #[error("{url}: {reason}")]
+    Bucket {
+        /// What was asked for.
+        url: String,
+        /// What is wrong.
+        reason: String,
+    },
     /// A file cannot be read or written.
     #[error("cannot {action} {file}: {source}")]
     Io {

@@ -1,12 +1,13 @@
 //! Nix binary caches, read and written without Nix.
 //!
-//! A [`BinaryCache`] is a directory (`file://`) or on the web (`http://`, `https://`). It is a [`Store`](ferry_store::Store) and a
-//! [`Destination`](ferry_store::Destination) of the copy engine, and a source of
+//! A [`BinaryCache`] is a directory (`file://`), on the web (`http://`, `https://`) or in a bucket
+//! (`s3://`). It is a [`Store`](ferry_store::Store) and a [`Destination`](ferry_store::Destination) of the copy engine, and a source of
 //! [facts](CacheFacts) for the dependency graph. What it holds is what Nix documents as its
 //! binary cache: `nix-cache-info`, a `HASH.narinfo` for each path, and compressed NARs.
 
 mod address;
 mod answers;
+mod bucket;
 mod cache;
 mod compression;
 mod directory;

@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use ferry_store::http::{HttpClient, HttpError, HttpOptions, without_password};
 
 use crate::address::Location;
+use crate::bucket::Bucket;
 use crate::directory;
 use crate::error::CacheError;
 
@@ -41,6 +42,7 @@ pub(crate) enum Place {
         url: String,
         client: Box<HttpClient>,
     },
+    Bucket(Box<Bucket>),
 }
 
 impl Place {
@@ -50,6 +52,7 @@ impl Place {
             Location::Web(url) => {
                 Self::Web { url: url.clone(), client: Box::new(HttpClient::new(options)?) }
             }
+            Location::Bucket(address) => Self::Bucket(Box::new(Bucket::new(address, options)?)),
         })
     }
 
@@ -58,16 +61,20 @@ impl Place {
         match self {
             Self::Directory(directory) => directory.display().to_string(),
             Self::Web { url, .. } => without_password(url),
+            Self::Bucket(bucket) => bucket.shown().to_owned(),
         }
     }
 
     /// The address of a file in it, as it may be shown.
     pub(crate) fn shown_file(&self, name: &str) -> String {
-        format!("{}/{name}", self.shown().trim_end_matches('/'))
+        match self {
+            Self::Bucket(bucket) => bucket.shown_file(name),
+            _ => format!("{}/{name}", self.shown().trim_end_matches('/')),
+        }
     }
 
     pub(crate) fn is_remote(&self) -> bool {
-        matches!(self, Self::Web { .. })
+        !matches!(self, Self::Directory(_))
     }
 
     /// How many small files to get at a time.
@@ -75,6 +82,7 @@ impl Place {
         match self {
             Self::Directory(_) => 1,
             Self::Web { client, .. } => client.connections(),
+            Self::Bucket(bucket) => bucket.connections(),
         }
     }
 
@@ -83,7 +91,7 @@ impl Place {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         match self {
             Self::Directory(_) => cores,
-            Self::Web { client, .. } => client.connections().min(NARS_AT_A_TIME.max(cores)),
+            _ => self.connections().min(NARS_AT_A_TIME.max(cores)),
         }
     }
 
@@ -94,6 +102,7 @@ impl Place {
             Self::Web { url, client } => {
                 present(client.get(&format!("{url}/{name}"), MAX_SIZE), name)
             }
+            Self::Bucket(bucket) => bucket.get(name, MAX_SIZE),
         }
     }
 
@@ -127,6 +136,13 @@ impl Place {
                 };
                 present(found, relative)
             }
+            Self::Bucket(bucket) => match size {
+                Some(size) if size <= MAX_SIZE => {
+                    let found = bucket.get(relative, size)?;
+                    Ok(found.map(|bytes| Box::new(io::Cursor::new(bytes)) as Box<dyn Read + Send>))
+                }
+                _ => bucket.open(relative),
+            },
         }
     }
 
@@ -134,11 +150,11 @@ impl Place {
     pub(crate) fn puts_at_a_time(&self) -> usize {
         match self {
             Self::Directory(_) => 1,
-            Self::Web { client, .. } => client.connections().min(PUTS_AT_A_TIME),
+            _ => self.connections().min(PUTS_AT_A_TIME),
         }
     }
 
-    /// Whether there is a file of this name; in a directory, of this size.
+    /// Whether there is a file of this name; in a directory or a bucket, of this size.
     pub(crate) fn has(&self, name: &str, size: u64) -> Result<bool, CacheError> {
         match self {
             Self::Directory(directory) => {
@@ -146,20 +162,22 @@ impl Place {
                 Ok(found.is_ok_and(|found| found.len() == size))
             }
             Self::Web { url, client } => Ok(client.exists(&format!("{url}/{name}"))?),
+            Self::Bucket(bucket) => bucket.has(name, size),
         }
     }
 
     /// Gives a file its place, all at once. On a disk it has to be beside it, and goes there.
     pub(crate) fn put(&self, file: &Path, name: &str) -> Result<(), CacheError> {
         match self {
-            Self::Directory(directory) => directory::put(directory, file, name),
+            Self::Directory(directory) => return directory::put(directory, file, name),
             Self::Web { url, client } => {
                 client.put(&format!("{url}/{name}"), file, content_type(name))?;
-                // It goes away with the directory that it is in, if not now.
-                let _ = fs::remove_file(file);
-                Ok(())
             }
+            Self::Bucket(bucket) => bucket.put(file, name, content_type(name))?,
         }
+        // It goes away with the directory that it is in, if not now.
+        let _ = fs::remove_file(file);
+        Ok(())
     }
 
     /// Hands over every file of the cache whose name begins with `prefix` (`nar/`, or nothing), in
@@ -172,6 +190,7 @@ impl Place {
         match self {
             Self::Directory(directory) => directory::list(directory, prefix, each),
             Self::Web { .. } => Err(CacheError::NoListing { cache: self.shown() }),
+            Self::Bucket(bucket) => bucket.list(prefix, None, each),
         }
     }
 
@@ -180,6 +199,7 @@ impl Place {
         match self {
             Self::Directory(directory) => directory::remove(directory, name),
             Self::Web { .. } => Err(CacheError::NoListing { cache: self.shown() }),
+            Self::Bucket(bucket) => bucket.remove(name),
         }
     }
 
@@ -187,7 +207,7 @@ impl Place {
     /// too, and so do we: whatever is there is checked by its hash.
     pub(crate) fn check_url(&self, url: &str) -> Result<(), &'static str> {
         let full = url.contains("://");
-        if full && self.is_remote() {
+        if full && matches!(self, Self::Web { .. }) {
             return match url.starts_with("http://") || url.starts_with("https://") {
                 true => Ok(()),
                 false => Err("it is on no web server"),
@@ -199,9 +219,9 @@ impl Place {
         if url.chars().any(char::is_control) || url.contains('\\') {
             return Err("no file is called like this");
         }
-        // To a file system a question mark is a character like any other.
+        // To a file system or a bucket a question mark is a character like any other.
         let path = match self {
-            Self::Directory(_) => url,
+            Self::Directory(_) | Self::Bucket(_) => url,
             Self::Web { .. } => url.split(['?', '#']).next().unwrap_or_default(),
         };
         let odd = |part: &str| {
@@ -270,12 +290,13 @@ mod tests {
     }
 
     #[test]
-    fn a_cache_is_a_directory_or_on_the_web() {
+    fn a_cache_is_a_directory_or_on_the_web_or_in_a_bucket() {
         for (address, file) in [
             ("/srv/a?b%20", "/srv/a?b%20/x"),
             ("file:///srv/a%20b?compression=xz", "/srv/a b/x"),
             ("https://cache.example.org/?priority=10", "https://cache.example.org/x"),
             ("http://name:secret@host:81/a", "http://host:81/a/x"),
+            ("s3://bucket/a%20b?endpoint=http://host:81", "http://host:81/bucket/a b/x"),
         ] {
             let place = place(address).unwrap();
             assert_eq!(place.shown_file("x"), file);
@@ -284,7 +305,8 @@ mod tests {
 
     #[test]
     fn any_other_address_is_refused_without_its_password() {
-        for address in ["relative", "file://relative", "s3://name:secret@bucket", ""] {
+        for address in ["relative", "file://relative", "s3://name:secret@bucket", "s4://bucket", ""]
+        {
             let error = place(address).err().unwrap();
             assert!(!error.contains("secret"), "{error}");
         }
@@ -294,9 +316,11 @@ mod tests {
     fn no_url_leads_out_of_a_cache() {
         let directory = place("/srv/cache").unwrap();
         let web = place("http://host/cache").unwrap();
+        let bucket = place("s3://bucket/cache").unwrap();
         for good in ["nar/x.nar.xz", "x.nar?hash=y", "nar/..x", "a/b/c"] {
             assert_eq!(directory.check_url(good), Ok(()));
             assert_eq!(web.check_url(good), Ok(()));
+            assert_eq!(bucket.check_url(good), Ok(()));
         }
         for bad in [
             "../x",
@@ -314,8 +338,10 @@ mod tests {
         ] {
             assert!(directory.check_url(bad).is_err(), "{bad}");
             assert!(web.check_url(bad).is_err(), "{bad}");
+            assert!(bucket.check_url(bad).is_err(), "{bad}");
         }
         assert!(directory.check_url("https://host/x").is_err());
+        assert!(bucket.check_url("https://host/x").is_err());
         assert!(directory.check_url("x?/../../y").is_err());
         assert_eq!(web.check_url("https://elsewhere/x"), Ok(()));
     }

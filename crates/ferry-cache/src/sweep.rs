@@ -63,8 +63,7 @@ pub(crate) fn quiet(place: &Place) -> Result<Quiet, CacheError> {
             };
             Ok(Quiet { _lock: lock })
         }
-        #[allow(unreachable_patterns)] // Places of more kinds come.
-        _ => wait(place, LEASE, LOOK).map(|()| Quiet { _lock: None }),
+        Place::Bucket(_) => wait(place, LEASE, LOOK).map(|()| Quiet { _lock: None }),
     }
 }
 

@@ -8,6 +8,7 @@
 //!   `/tmp` and `/etc/nix`. Its commands see no network unless they ask for it.
 //! * [`Daemon`] is a real `nix-daemon` that runs on a machine.
 //! * [`Origin`] is the internet: an HTTP server on loopback that counts its requests.
+//! * [`S3Server`] is a real server that speaks S3, and [`Relay`] a bad line to it.
 //! * [`crossing`], [`big_graph`] and [`trees`] fill a machine with something to carry.
 //! * [`real_derivations`] are those of a real small system, where they are at hand.
 //!
@@ -31,7 +32,9 @@ mod namespaces;
 mod origin;
 mod outcome;
 mod real_derivations;
+mod relay;
 mod running;
+mod s3_server;
 pub mod trees;
 mod version;
 mod world;
@@ -43,8 +46,10 @@ pub use machine::Machine;
 pub use origin::{Answer, Origin};
 pub use outcome::{Outcome, Usage};
 pub use real_derivations::real_derivations;
+pub use relay::{Fault, Relay};
 pub use running::Running;
 // What Running::signal takes.
 pub use rustix::process::Signal;
+pub use s3_server::S3Server;
 pub use version::NixVersion;
 pub use world::World;

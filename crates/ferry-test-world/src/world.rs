@@ -29,13 +29,7 @@ impl World {
     pub fn open() -> Option<Self> {
         match Self::find_or_make(directory()) {
             Ok(world) => Some(world),
-            Err(why) if env::var("CI").is_ok_and(|ci| ci == "true") => {
-                panic!("no test world, and this is CI: {why}")
-            }
-            Err(why) => {
-                eprintln!("\n*** NO TEST WORLD: {why}\n*** Tests against real Nix are SKIPPED.\n");
-                None
-            }
+            Err(why) => skip("test world", &why, "against real Nix"),
         }
     }
 
@@ -72,6 +66,15 @@ impl World {
     pub fn root(&self, version: NixVersion) -> PathBuf {
         self.dir.join("roots").join(version.suite())
     }
+}
+
+/// Says on stderr what is not there, and which tests are skipped therefore; in CI, panics.
+pub(crate) fn skip<T>(what: &str, why: &str, tests: &str) -> Option<T> {
+    if env::var("CI").is_ok_and(|ci| ci == "true") {
+        panic!("no {what}, and this is CI: {why}");
+    }
+    eprintln!("\n*** NO {}: {why}\n*** Tests {tests} are SKIPPED.\n", what.to_uppercase());
+    None
 }
 
 /// The top of the source tree.

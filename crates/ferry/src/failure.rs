@@ -162,8 +162,37 @@ fn cache_hint(error: &CacheError) -> Option<&'static str> {
             Some("the cache is damaged, or what answers is something else")
         }
         CacheError::OtherStore { .. } => Some("set NIX_STORE_DIR to that directory"),
+        CacheError::S3 { code, .. } => s3_hint(code),
         _ => None,
     }
+}
+
+/// What to do about what S3 says, by the code that it has for it.
+fn s3_hint(code: &str) -> Option<&'static str> {
+    Some(match code {
+        "NoSuchBucket" => {
+            "make the bucket first, or mend its name; where it is not Amazon's, say where with \
+             `endpoint=https://…` in the address"
+        }
+        "AccessDenied" => {
+            "reading takes s3:GetObject and s3:ListBucket, writing s3:PutObject as well; keys come \
+             from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or from a profile in \
+             ~/.aws/credentials (`profile=…` in the address)"
+        }
+        "SignatureDoesNotMatch" | "InvalidAccessKeyId" | "InvalidToken" | "NotSignedUp" => {
+            "look at AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or at the profile in \
+             ~/.aws/credentials"
+        }
+        "ExpiredToken" => "these keys held for some time only, which is over: get new ones",
+        "RequestTimeTooSkewed" => "set the clock of this machine",
+        "PermanentRedirect"
+        | "TemporaryRedirect"
+        | "AuthorizationHeaderMalformed"
+        | "IllegalLocationConstraintException" => {
+            "name the region of the bucket, with `region=…` in the address"
+        }
+        _ => return None,
+    })
 }
 
 const MAKE_ROOM: &str = "make room (`nix-collect-garbage`) and run the same command again: what \

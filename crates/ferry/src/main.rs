@@ -6,6 +6,7 @@
 // The one crate that is allowed to know its surroundings.
 #![allow(clippy::disallowed_methods)]
 
+mod aws;
 mod bars;
 mod base;
 mod cli;

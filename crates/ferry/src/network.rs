@@ -5,13 +5,16 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ferry_cache::CacheAddress;
 use ferry_store::http::{HttpOptions, HttpProxy};
 use ferry_store::nix_conf::NixConf;
 
+use crate::aws::Surroundings;
 use crate::failure::Failure;
 
 /// The options for requests to `address`: proxies and certificates as curl and Nix find them,
-/// `http-connections`, `connect-timeout` and `download-attempts` from nix.conf.
+/// `http-connections`, `connect-timeout` and `download-attempts` from nix.conf; for a bucket, who
+/// asks.
 pub(crate) fn http_options(conf: &NixConf, address: &str) -> Result<HttpOptions, Failure> {
     let mut options = HttpOptions::default();
     if let Some(connections) = number(conf, "http-connections")? {
@@ -25,7 +28,14 @@ pub(crate) fn http_options(conf: &NixConf, address: &str) -> Result<HttpOptions,
         let retries = attempts.saturating_sub(1);
         options.retries = u32::try_from(retries).unwrap_or(u32::MAX);
     }
-    options.proxy = proxy(address);
+    let parsed = CacheAddress::parse(address).ok();
+    let url = parsed.as_ref().and_then(CacheAddress::url);
+    options.proxy = proxy(url.as_deref().unwrap_or(address));
+    if let Some(bucket) = parsed.filter(CacheAddress::is_bucket) {
+        let variable = |name: &str| env::var(name).ok();
+        let surroundings = Surroundings { variable: &variable, home: env::home_dir() };
+        options.s3 = surroundings.s3_options(bucket.profile())?;
+    }
     options.certificates = certificates(conf)?;
     Ok(options)
 }

@@ -8,6 +8,7 @@
 
 mod support;
 
+mod bucket;
 mod damage;
 mod facts;
 mod interrupted;

@@ -5,6 +5,8 @@
 
 use std::process::Command;
 
+use ferry_test_world::S3Server;
+
 use crate::support::{Objects, address, copy_all, files, named, open, serve};
 
 /// Kilobytes of address space, threads and their stacks included.
@@ -60,4 +62,25 @@ fn a_nar_larger_than_the_memory_goes_in_and_out_of_caches() {
         assert!(said.contains("copied 1 paths"), "{said}");
         assert!(files(to.path()) == expected, "{from}");
     }
+}
+
+#[test]
+fn a_nar_larger_than_the_memory_goes_in_and_out_of_buckets_in_parts() {
+    let Some(server) = S3Server::start() else { return };
+    let mut objects = Objects::new();
+    objects.add("large", &vec![0; LARGE], &[]);
+    let first = tempfile::tempdir().unwrap();
+    copy_all(&objects.store(), &open(&address(first.path(), "compression=zstd"))).unwrap();
+    server.bucket("cache");
+    let bucket = format!("s3://cache?endpoint={}&compression=none", server.url());
+    let last = tempfile::tempdir().unwrap();
+    let steps = [
+        (address(first.path(), ""), bucket.clone()),
+        (bucket, address(last.path(), "compression=zstd")),
+    ];
+    for (from, to) in steps {
+        let said = run(&from, &to);
+        assert!(said.contains("copied 1 paths"), "{said}");
+    }
+    assert!(files(last.path()) == files(first.path()));
 }

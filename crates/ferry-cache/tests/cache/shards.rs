@@ -46,7 +46,8 @@ fn name(number: usize) -> String {
 fn web() -> Objects {
     let mut objects = Objects::new();
     for number in 0..COUNT {
-        let refers = |other: &usize| other + 1 == number || (number * 7 + other * 3) % 11 == 0;
+        let refers =
+            |other: &usize| other + 1 == number || (number * 7 + other * 3).is_multiple_of(11);
         let names: Vec<String> = (0..number).filter(refers).map(name).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         objects.add(&name(number), format!("contents of {number}").as_bytes(), &names);

@@ -16,7 +16,7 @@ pub enum HttpError {
     Status {
         /// What was asked for.
         url: String,
-        /// How: `GET`, `HEAD` or `PUT`.
+        /// How: `GET`, `HEAD`, `PUT`, `POST` or `DELETE`.
         method: &'static str,
         /// The status code.
         status: u16,
@@ -30,7 +30,7 @@ pub enum HttpError {
     NoAnswer {
         /// What was asked for.
         url: String,
-        /// How: `GET`, `HEAD` or `PUT`.
+        /// How: `GET`, `HEAD`, `PUT`, `POST` or `DELETE`.
         method: &'static str,
         /// What happened instead.
         reason: String,
@@ -42,7 +42,7 @@ pub enum HttpError {
     TooLong {
         /// What was asked for.
         url: String,
-        /// How: `GET`, `HEAD` or `PUT`.
+        /// How: `GET`, `HEAD`, `PUT`, `POST` or `DELETE`.
         method: &'static str,
         /// How many bytes were allowed.
         limit: u64,
@@ -77,7 +77,8 @@ impl HttpError {
 }
 
 /// The part of a message that says how often it was tried, where that was more than once.
-struct Tries(u32);
+#[derive(Clone, Copy, Debug)]
+pub struct Tries(pub u32);
 
 impl fmt::Display for Tries {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {

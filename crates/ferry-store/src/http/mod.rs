@@ -6,7 +6,9 @@
 //! followed, ten at most.
 
 mod error;
+mod exchange;
 mod options;
+mod s3;
 
 use std::fmt;
 use std::fs::File;
@@ -17,14 +19,18 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use ureq::http::{HeaderValue, StatusCode, Uri};
+use ureq::http::{HeaderValue, StatusCode};
 use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, Body, Proxy};
 
 use crate::message::{beginning, harmless};
 
-pub use error::HttpError;
+pub use error::{HttpError, Tries};
+pub use exchange::Exchange;
 pub use options::{HttpOptions, HttpProxy, HttpTimeouts};
+pub use s3::{S3Credentials, S3Options};
+// What `Exchange` consists of.
+pub use ureq::http::{HeaderMap, Method, Response, Uri};
 
 /// How much of an answer that is an error is read: what is read to its end leaves the connection
 /// usable.
@@ -134,21 +140,31 @@ impl HttpClient {
             .ok()
             .filter(|uri: &Uri| matches!(uri.scheme_str(), Some("http" | "https")))
             .ok_or_else(|| HttpError::BadUrl { url: harmless(&without_password(url)) })?;
-        let shown = without_password(url);
+        self.persist(&without_password(url), method, || self.attempt(&uri, wanted))
+    }
+
+    /// Makes attempts until one is final, or there were enough of them.
+    fn persist<T>(
+        &self,
+        shown: &str,
+        method: &'static str,
+        attempt: impl Fn() -> Outcome<T>,
+    ) -> Result<T, HttpError> {
         let mut attempts = 0;
         loop {
             attempts += 1;
-            let outcome = self.attempt(&uri, wanted);
+            let outcome = attempt();
             let may_retry = attempts <= self.options.retries;
+            let url = || shown.to_owned();
             let asked_to_wait = match outcome {
                 Outcome::Done(got) => return Ok(got),
                 Outcome::TooLong { limit, beginning } => {
-                    return Err(HttpError::TooLong { url: shown, method, limit, beginning });
+                    return Err(HttpError::TooLong { url: url(), method, limit, beginning });
                 }
                 Outcome::Status { status, wait, .. } if may_retry && is_trouble(status) => wait,
                 Outcome::Status { status, beginning, .. } => {
                     return Err(HttpError::Status {
-                        url: shown,
+                        url: url(),
                         method,
                         status,
                         attempts,
@@ -158,7 +174,7 @@ impl HttpClient {
                 Outcome::Failed(error) if may_retry && is_passing(&error) => None,
                 Outcome::Failed(error) => {
                     return Err(HttpError::NoAnswer {
-                        url: shown,
+                        url: url(),
                         method,
                         reason: reason(&error),
                         attempts,
@@ -171,7 +187,7 @@ impl HttpClient {
         }
     }
 
-    fn attempt(&self, uri: &Uri, wanted: Wanted<'_>) -> Outcome {
+    fn attempt(&self, uri: &Uri, wanted: Wanted<'_>) -> Outcome<Got> {
         let called = match wanted {
             Wanted::Bytes(_) => self.agent.get(uri).call(),
             Wanted::Stream => self.agent.get(uri).config().timeout_global(None).build().call(),
@@ -207,13 +223,7 @@ impl HttpClient {
                 Err(error) => Outcome::Failed(error.into()),
             };
         }
-        let wait = response
-            .headers()
-            .get("retry-after")
-            .and_then(|value| value.to_str().ok()?.trim().parse().ok().map(Duration::from_secs));
-        // What an error looks like does not matter if it cannot be read.
-        let body = read(response.body_mut(), ERROR_BODY_LIMIT).unwrap_or_default();
-        Outcome::Status { status: status.as_u16(), wait, beginning: beginning(&body) }
+        refused(response, beginning)
     }
 
     fn send(
@@ -268,11 +278,25 @@ enum Got {
 }
 
 /// How one attempt ended.
-enum Outcome {
-    Done(Got),
+enum Outcome<T> {
+    Done(T),
     TooLong { limit: u64, beginning: String },
     Status { status: u16, wait: Option<Duration>, beginning: String },
     Failed(ureq::Error),
+}
+
+/// An answer that is an error; `explain` tells what is in its body.
+fn refused<T>(
+    mut response: ureq::http::Response<Body>,
+    explain: impl Fn(&[u8]) -> String,
+) -> Outcome<T> {
+    let wait = response
+        .headers()
+        .get("retry-after")
+        .and_then(|value| value.to_str().ok()?.trim().parse().ok().map(Duration::from_secs));
+    // What an error looks like does not matter if it cannot be read.
+    let body = read(response.body_mut(), ERROR_BODY_LIMIT).unwrap_or_default();
+    Outcome::Status { status: response.status().as_u16(), wait, beginning: explain(&body) }
 }
 
 /// Reads a body, and one byte more than `limit` of one that is longer.

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::S3Options;
+
 /// How to talk HTTP.
 #[derive(Clone, Debug)]
 pub struct HttpOptions {
@@ -23,6 +25,8 @@ pub struct HttpOptions {
     pub proxy: Option<HttpProxy>,
     /// Certificates to trust instead of Mozilla's, in PEM.
     pub certificates: Option<Vec<u8>>,
+    /// Who asks, where what is asked is a bucket of S3.
+    pub s3: S3Options,
 }
 
 /// Limits on how long a request takes, each attempt by itself.
@@ -60,6 +64,7 @@ impl Default for HttpOptions {
             user_agent: concat!("ferry/", env!("CARGO_PKG_VERSION")).to_owned(),
             proxy: None,
             certificates: None,
+            s3: S3Options::default(),
         }
     }
 }

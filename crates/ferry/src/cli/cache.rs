@@ -31,7 +31,7 @@ pub(crate) struct Copy {
     #[arg(long, conflicts_with_all = ["installables", "set", "query_file", "also", "trace"])]
     pub(crate) all: bool,
     /// The store to read from: `auto`, `local`, `daemon`, `unix://SOCKET`, `exec:COMMAND`, the root
-    /// directory of a chroot store, a bundle, or a binary cache (`https://…`, `file://…`)
+    /// directory of a chroot store, a bundle, or a binary cache (`https://…`, `s3://…`, `file://…`)
     #[arg(long, default_value = "auto", value_name = "STORE")]
     pub(crate) from: String,
     /// The store to copy to: one of the same, a bundle if the name ends in `.ferry`. Parameters of

@@ -21,7 +21,8 @@ The language is described in docs/query.md; --sets and --functions list what it 
 #[derive(Args)]
 pub(crate) struct Sources {
     /// A store to ask: one as for `ferry pack`, a bundle, or a binary cache (`https://…`,
-    /// `file://…`). Several are asked in this order, and where they disagree the first is believed
+    /// `s3://…`, `file://…`). Several are asked in this order, and where they disagree the first is
+    /// believed
     #[arg(long, env = "NIX_REMOTE", value_name = "STORE")]
     pub(crate) store: Vec<String>,
     /// What `exportReferencesGraph` or `closureInfo` wrote; instead of a store, unless one is

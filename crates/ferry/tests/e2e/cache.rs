@@ -2,15 +2,13 @@
 //! there is no database.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::Path;
 
 use ferry_test_world::{Machine, NixVersion, World};
 use serde::Deserialize;
 
 use crate::support::{
-    Built, all_valid, assert_store_is_whole, closure, ferry, generate_key, machine, on_each_built,
-    shell,
+    Built, all_valid, assert_store_is_whole, closure, ferry, files, generate_key, machine,
+    on_each_built, shell,
 };
 
 /// What `--json` promises.
@@ -25,24 +23,6 @@ struct Copied {
 
 fn copied(output: &[u8]) -> Copied {
     serde_json::from_slice(output).expect("it is what was promised")
-}
-
-/// The files below a directory, with what is in them.
-pub(crate) fn files(directory: &Path) -> BTreeMap<String, Vec<u8>> {
-    let mut found = BTreeMap::new();
-    let mut open = vec![directory.to_owned()];
-    while let Some(next) = open.pop() {
-        for entry in fs::read_dir(next).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                open.push(path);
-            } else {
-                let name = path.strip_prefix(directory).unwrap().to_string_lossy().into_owned();
-                found.insert(name, fs::read(path).unwrap());
-            }
-        }
-    }
-    found
 }
 
 /// Copies a directory from one machine's disk to another's.

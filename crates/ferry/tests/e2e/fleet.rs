@@ -2,14 +2,15 @@
 //! under.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use ferry_formats::{NarHash, StoreDir, narinfo};
-use ferry_test_world::{Machine, MachineCommand, NixVersion, World, big_graph, trees};
+use ferry_test_world::{Machine, MachineCommand, NixVersion, S3Server, World, big_graph, trees};
 
-use crate::cache::files;
 use crate::interrupted::{kill_after, moments};
-use crate::support::{ferry, machine, query, shell};
+use crate::support::{ferry, files, machine, query, shell};
 
 const CACHE: &str = "file:///data/cache?compression=zstd";
 const KILLS: usize = 50;
@@ -159,61 +160,123 @@ impl Dice {
     }
 }
 
-#[test]
-fn two_writers_lose_nothing_to_somebody_who_prunes_at_the_same_time() {
-    let Some(world) = World::open() else { return };
-    let machine = machine(&world, NixVersion::V2_34);
-    let top = big_graph(&machine, 250);
-    let derivations: Vec<String> = query(&machine, &["--requisites", &top])
+/// A place for caches, seen by `ferry` on a machine and by the test.
+struct Place {
+    address: String,
+    directory: PathBuf,
+    /// Whoever serves it.
+    server: Option<S3Server>,
+}
+
+impl Place {
+    fn on_disk(machine: &Machine) -> Self {
+        let directory = machine.path("/data/cache");
+        Self { address: CACHE.to_owned(), directory, server: None }
+    }
+
+    fn in_bucket(server: S3Server) -> Self {
+        let endpoint = server.url();
+        let address = format!("s3://cache?endpoint={endpoint}&region=eu-west-1&compression=zstd");
+        Self { address, directory: server.bucket("cache"), server: Some(server) }
+    }
+
+    /// Takes everything out of it.
+    fn empty(&self) {
+        let _ = fs::remove_dir_all(&self.directory);
+        if let Some(server) = &self.server {
+            server.bucket("cache");
+        }
+    }
+
+    /// Makes all that is in it two days older.
+    fn age(&self) {
+        for name in files(&self.directory).keys() {
+            let file = File::open(self.directory.join(name)).unwrap();
+            let modified = file.metadata().unwrap().modified().unwrap();
+            file.set_modified(modified - Duration::from_secs(2 * 24 * 60 * 60)).unwrap();
+        }
+    }
+
+    /// The files, those of pruning left out.
+    fn files(&self) -> BTreeMap<String, Vec<u8>> {
+        let mut files = files(&self.directory);
+        files.retain(|name, _| !name.starts_with(".ferry-prune/"));
+        files
+    }
+}
+
+/// Rounds of two writers and somebody who prunes at the same time; `read` makes Nix read what the
+/// writers say that they have written.
+fn compete(machine: &Machine, place: &Place, rounds: usize, read: impl Fn(usize, [&str; 2])) {
+    let top = big_graph(machine, 250);
+    let derivations: Vec<String> = query(machine, &["--requisites", &top])
         .into_iter()
         .filter(|path| path.ends_with(".drv"))
         .collect();
-    let copy = |path: &str, to: &str| {
-        ferry(&machine, ["copy", path, "--set", "x + closure(run, x)", "--to", to])
+    let copy = |path: &str| {
+        let args = ["copy", path, "--set", "x + closure(run, x)", "--to", &place.address];
+        ferry(machine, args).online()
     };
     let mut dice = Dice(1);
-    for round in 0..12 {
-        wipe(&machine);
+    for round in 0..rounds {
+        place.empty();
         let mut any = || derivations[dice.roll(derivations.len())].as_str();
         let (old, anchor, first, second) = (any(), any(), any(), any());
         for path in [old, anchor] {
-            copy(path, CACHE).ok();
+            copy(path).ok();
         }
-        shell(&machine, "find /data/cache -type f -exec touch -d '2 days ago' {} +").ok();
+        place.age();
         // By what is wanted, or by what is new.
         let keep = match round % 2 {
             0 => format!("--keep {anchor} --keep {first} --keep {second} --older-than 0"),
             _ => format!("--keep {anchor} --older-than 1d"),
         };
-        let prune = format!("ferry -q cache prune /data/cache {keep} --grace 0");
-        let pruner = shell(&machine, &format!("for n in 1 2 3 4; do {prune}; done")).spawn();
-        let writers = [copy(first, CACHE).spawn(), copy(second, CACHE).spawn()];
+        let prune = format!("ferry -q cache prune '{}' {keep} --grace 0", place.address);
+        let script = format!("for n in 1 2 3 4; do {prune}; done");
+        let pruner = shell(machine, &script).online().spawn();
+        let writers = [copy(first).spawn(), copy(second).spawn()];
         for running in writers.into_iter().chain([pruner]) {
             let outcome = running.wait();
             assert_eq!(outcome.code(), 0, "round {round}: {}", outcome.stderr);
         }
-        let there = assert_whole(&machine.path("/data/cache"), &format!("round {round}"));
+        let there = assert_whole(&place.directory, &format!("round {round}"));
         for path in [anchor, first, second] {
             assert!(there.iter().any(|there| there == path), "round {round}: {path}");
         }
-        let chroot = format!("/data/chroot-{round}");
-        machine
-            .command("nix")
-            .args(["copy", "--no-check-sigs", "--from", "file:///data/cache", "--to", &chroot])
-            .args([first, second])
-            .ok();
+        read(round, [first, second]);
 
         // With nobody else at work, what is left is what is wanted, and not a file more.
         let keep = ["--keep", anchor, "--keep", first, "--keep", second];
         let rest = ["--older-than", "0", "--grace", "0"];
-        ferry(&machine, ["cache", "prune", "/data/cache"]).args(keep).args(rest).ok();
-        let left = cache_files(&machine);
-        wipe(&machine);
+        ferry(machine, ["cache", "prune", &place.address]).args(keep).args(rest).online().ok();
+        let left = place.files();
+        place.empty();
         for path in [anchor, first, second] {
-            copy(path, CACHE).ok();
+            copy(path).ok();
         }
-        assert!(left == cache_files(&machine), "round {round}");
+        assert!(left == place.files(), "round {round}");
     }
+}
+
+#[test]
+fn two_writers_lose_nothing_to_somebody_who_prunes_at_the_same_time() {
+    let Some(world) = World::open() else { return };
+    let machine = machine(&world, NixVersion::V2_34);
+    compete(&machine, &Place::on_disk(&machine), 12, |round, paths| {
+        let chroot = format!("/data/chroot-{round}");
+        machine
+            .command("nix")
+            .args(["copy", "--no-check-sigs", "--from", "file:///data/cache", "--to", &chroot])
+            .args(paths)
+            .ok();
+    });
+}
+
+#[test]
+fn two_writers_of_a_bucket_lose_nothing_to_somebody_who_prunes_at_the_same_time() {
+    let (Some(world), Some(server)) = (World::open(), S3Server::start()) else { return };
+    let machine = machine(&world, NixVersion::V2_34);
+    compete(&machine, &Place::in_bucket(server), 6, |_, _| ());
 }
 
 #[test]

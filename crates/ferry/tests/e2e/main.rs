@@ -30,6 +30,7 @@ mod inventory;
 mod output;
 mod prune;
 mod query;
+mod s3;
 mod salvage;
 mod seed;
 mod stores;

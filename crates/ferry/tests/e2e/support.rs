@@ -1,5 +1,6 @@
 //! What the tests have in common.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, Permissions};
 use std::os::unix::ffi::OsStrExt;
@@ -55,6 +56,24 @@ pub(crate) fn shell(machine: &Machine, script: &str) -> MachineCommand {
 /// Carries a file from one machine's disk to another's, as a stick would.
 pub(crate) fn carry(from: &Machine, to: &Machine, file: &str) {
     to.write(file, from.read(file));
+}
+
+/// The files below a directory, with what is in them.
+pub(crate) fn files(directory: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    let mut open = vec![directory.to_owned()];
+    while let Some(next) = open.pop() {
+        for entry in fs::read_dir(next).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                open.push(path);
+            } else {
+                let name = path.strip_prefix(directory).unwrap().to_string_lossy().into_owned();
+                found.insert(name, fs::read(path).unwrap());
+            }
+        }
+    }
+    found
 }
 
 /// A machine on which all of `crossing.nix` was built, with a network that is gone now.

@@ -1,0 +1,312 @@
+//! Binary caches in buckets of S3, through the crate `object_store`.
+//!
+//! What that does is asynchronous, and everything here is not: each request is waited for by the
+//! thread that makes it, on a runtime that has nothing but a clock.
+
+mod address;
+mod problem;
+mod transport;
+mod upload;
+
+use std::future::Future;
+use std::io::{self, Read};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use ferry_store::http::{HttpClient, HttpError, HttpOptions, S3Credentials};
+use ferry_store::message::{beginning, harmless};
+use futures_util::StreamExt as _;
+use futures_util::stream::BoxStream;
+use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::list::{PaginatedListOptions, PaginatedListStore as _};
+use object_store::path::Path as Key;
+use object_store::{
+    Attribute, BackoffConfig, GetOptions, GetResult, ObjectStore as _, ObjectStoreExt as _,
+    RetryConfig,
+};
+use tokio::runtime::{Builder, Handle, Runtime};
+
+use crate::CacheError;
+use crate::compression::Compression;
+use crate::directory::PREFIX as OWN;
+use crate::place::{CACHE_INFO, Listed};
+
+pub(crate) use address::BucketAddress;
+use transport::{Long, Transport};
+use upload::Slots;
+
+/// A bucket, or what is below one name in it.
+pub(crate) struct Bucket {
+    store: AmazonS3,
+    shown: String,
+    /// The URL of the bucket, without a slash at the end.
+    url: String,
+    /// What stands in front of the names of all files.
+    prefix: String,
+    storage_class: Option<String>,
+    connections: usize,
+    slots: Slots,
+}
+
+impl Bucket {
+    /// Nothing is connected to yet.
+    pub(crate) fn new(address: &BucketAddress, options: &HttpOptions) -> Result<Self, CacheError> {
+        let bad = |reason: String| CacheError::BadAddress { address: address.shown(), reason };
+        let region = options.s3.region.as_deref();
+        let url = address.url(region).map_err(bad)?;
+        let transport = Transport(Arc::new(HttpClient::new(options)?));
+        // Requests are tried again by the transport. This is for an answer that breaks off in the
+        // middle of a file, which goes on from there.
+        let retry = RetryConfig {
+            backoff: BackoffConfig {
+                init_backoff: options.first_wait,
+                max_backoff: options.longest_wait,
+                base: 2.0,
+            },
+            max_retries: usize::try_from(options.retries).unwrap_or(usize::MAX),
+            retry_timeout: Duration::from_secs(u64::from(u32::MAX)),
+        };
+        let builder = AmazonS3Builder::new()
+            .with_bucket_name(address.bucket())
+            .with_region(address.region_or(region))
+            .with_endpoint(&url)
+            // The URL is that of the bucket already.
+            .with_virtual_hosted_style_request(true)
+            // Over TLS nobody changes what is sent.
+            .with_unsigned_payload(url.starts_with("https://"))
+            // Not every server has the other way of deleting.
+            .with_disable_bulk_delete(true)
+            .with_http_connector(transport)
+            .with_retry(retry);
+        let store = with_credentials(builder, &options.s3.credentials)
+            .build()
+            .map_err(|error| bad(harmless(&error.to_string())))?;
+        Ok(Self {
+            store,
+            shown: address.shown(),
+            url,
+            prefix: address.prefix().to_owned(),
+            storage_class: address.storage_class.clone(),
+            connections: options.connections.max(1),
+            slots: Slots::new(),
+        })
+    }
+
+    pub(crate) fn shown(&self) -> &str {
+        &self.shown
+    }
+
+    /// The URL of a file, as it may be shown.
+    pub(crate) fn shown_file(&self, name: &str) -> String {
+        format!("{}/{}{name}", self.url, self.prefix)
+    }
+
+    pub(crate) fn connections(&self) -> usize {
+        self.connections
+    }
+
+    /// Gets a file of at most `limit` bytes, if it is there. One that is compressed on the way, as
+    /// Nix does with its `narinfo-compression`, is decompressed.
+    pub(crate) fn get(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>, CacheError> {
+        let key = self.key(name)?;
+        let got = self.run(name, async {
+            let found = self.store.get_opts(&key, GetOptions::default()).await?;
+            let encoding = found.attributes.get(&Attribute::ContentEncoding).cloned();
+            let mut stream = found.into_stream();
+            let mut bytes = Vec::new();
+            while let Some(piece) = stream.next().await {
+                bytes.extend_from_slice(&piece?);
+                if bytes.len() as u64 > limit {
+                    break;
+                }
+            }
+            Ok((bytes, encoding))
+        });
+        let Some((mut bytes, encoding)) = present(got, name)? else { return Ok(None) };
+        let too_long = |bytes: &[u8]| HttpError::TooLong {
+            url: self.shown_file(name),
+            method: "GET",
+            limit,
+            beginning: beginning(bytes),
+        };
+        if let Some(method) = encoding.as_ref().and_then(|name| Compression::parse(name.as_ref()))
+            && bytes.len() as u64 <= limit
+        {
+            let mut plain = Vec::new();
+            let failed = |error: io::Error| self.failed(name, &error);
+            let decoder = method.decoder(bytes.as_slice()).map_err(failed)?;
+            decoder.take(limit.saturating_add(1)).read_to_end(&mut plain).map_err(failed)?;
+            bytes = plain;
+        }
+        if bytes.len() as u64 > limit {
+            return Err(too_long(&bytes).into());
+        }
+        Ok(Some(bytes))
+    }
+
+    /// Opens a file, if it is there, to be read as it comes. Where that breaks off it goes on, as
+    /// often as a request is tried again.
+    pub(crate) fn open(&self, name: &str) -> Result<Option<Box<dyn Read + Send>>, CacheError> {
+        let key = self.key(name)?;
+        let mut options = GetOptions::default();
+        options.extensions.insert(Long);
+        let opened = self.run(name, self.store.get_opts(&key, options));
+        let Some(found) = present(opened.map(GetResult::into_stream), name)? else {
+            return Ok(None);
+        };
+        let runtime = runtime().map_err(|error| self.failed(name, &error))?;
+        Ok(Some(Box::new(Incoming { runtime, stream: found, piece: Bytes::new() })))
+    }
+
+    /// Whether there is a file of this name and size.
+    pub(crate) fn has(&self, name: &str, size: u64) -> Result<bool, CacheError> {
+        let key = self.key(name)?;
+        let found = present(self.run(name, self.store.head(&key)), name)?;
+        Ok(found.is_some_and(|found| found.size == size))
+    }
+
+    /// Takes a file away, if it is there.
+    pub(crate) fn remove(&self, name: &str) -> Result<(), CacheError> {
+        let key = self.key(name)?;
+        let removed = self.run(name, self.store.delete(&key));
+        match removed {
+            // What may not be done is an error, unlike what is not there.
+            Err(error) if problem::is_absent(&error, true) => Ok(()),
+            removed => removed,
+        }
+    }
+
+    /// Hands over the files whose names begin with `prefix`; with a `delimiter`, only those with
+    /// none of it behind that.
+    pub(crate) fn list(
+        &self,
+        prefix: &str,
+        delimiter: Option<&'static str>,
+        each: &mut dyn FnMut(Listed) -> Result<(), CacheError>,
+    ) -> Result<(), CacheError> {
+        let below = format!("{}{prefix}", self.prefix);
+        let mut page_token = None;
+        loop {
+            let options = PaginatedListOptions {
+                delimiter: delimiter.map(Into::into),
+                page_token: page_token.take(),
+                ..PaginatedListOptions::default()
+            };
+            let below = Some(below.as_str()).filter(|below| !below.is_empty());
+            let page = self.run("", self.store.list_paginated(below, options))?;
+            for found in page.result.objects {
+                let Some(name) = found.location.as_ref().strip_prefix(&self.prefix) else {
+                    continue;
+                };
+                if name.starts_with(OWN) && !prefix.starts_with(OWN) {
+                    continue;
+                }
+                let modified = Some(SystemTime::from(found.last_modified));
+                each(Listed { name: name.to_owned(), size: found.size, modified })?;
+            }
+            match page.page_token {
+                Some(token) => page_token = Some(token),
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// The key of a file.
+    fn key(&self, name: &str) -> Result<Key, CacheError> {
+        let key = Key::parse(format!("{}{name}", self.prefix));
+        key.map_err(|error| self.failed(name, &error))
+    }
+
+    /// Waits for a request about a file.
+    fn run<T>(
+        &self,
+        name: &str,
+        request: impl Future<Output = object_store::Result<T>>,
+    ) -> Result<T, CacheError> {
+        let runtime = runtime().map_err(|error| self.failed(name, &error))?;
+        runtime.block_on(request).map_err(|error| match transport::carried(&error) {
+            Some(error) => problem::understand(error),
+            None => self.failed(name, &error),
+        })
+    }
+
+    fn failed(&self, name: &str, error: &dyn std::error::Error) -> CacheError {
+        CacheError::Bucket { url: self.shown_file(name), reason: harmless(&error.to_string()) }
+    }
+}
+
+/// A runtime for one thread: nothing but a clock, and made in no time.
+fn runtime() -> io::Result<Runtime> {
+    if Handle::try_current().is_ok() {
+        let reason = "a bucket is waited for, which no thread of an asynchronous runtime may do";
+        return Err(io::Error::other(reason));
+    }
+    Builder::new_current_thread().enable_time().build()
+}
+
+fn present<T>(found: Result<T, CacheError>, name: &str) -> Result<Option<T>, CacheError> {
+    match found {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if problem::is_absent(&error, name == CACHE_INFO) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn with_credentials(builder: AmazonS3Builder, credentials: &S3Credentials) -> AmazonS3Builder {
+    use AmazonS3ConfigKey as Config;
+    match credentials {
+        S3Credentials::Keys { access_key_id, secret_access_key, session_token } => {
+            let builder =
+                builder.with_access_key_id(access_key_id).with_secret_access_key(secret_access_key);
+            match session_token {
+                Some(token) => builder.with_token(token),
+                None => builder,
+            }
+        }
+        S3Credentials::WebIdentity { token_file, role, session_name } => {
+            let builder = builder
+                .with_config(Config::WebIdentityTokenFile, token_file.to_string_lossy())
+                .with_config(Config::RoleArn, role);
+            match session_name {
+                Some(name) => builder.with_config(Config::RoleSessionName, name),
+                None => builder,
+            }
+        }
+        S3Credentials::Task { relative_uri } => {
+            builder.with_config(Config::ContainerCredentialsRelativeUri, relative_uri)
+        }
+        S3Credentials::Pod { uri, token_file } => builder
+            .with_config(Config::ContainerCredentialsFullUri, uri)
+            .with_config(Config::ContainerAuthorizationTokenFile, token_file.to_string_lossy()),
+        _ => builder.with_skip_signature(true),
+    }
+}
+
+/// A file that is being read.
+struct Incoming {
+    runtime: Runtime,
+    stream: BoxStream<'static, object_store::Result<Bytes>>,
+    piece: Bytes,
+}
+
+impl Read for Incoming {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.piece.is_empty() {
+            match self.runtime.block_on(self.stream.next()) {
+                Some(Ok(piece)) => self.piece = piece,
+                Some(Err(error)) => {
+                    let carried = transport::carried(&error).map(problem::understand);
+                    return Err(carried.map_or_else(|| io::Error::other(error), io::Error::other));
+                }
+                None => return Ok(0),
+            }
+        }
+        let count = buffer.len().min(self.piece.len());
+        let taken = self.piece.split_to(count);
+        if let Some(buffer) = buffer.get_mut(..count) {
+            buffer.copy_from_slice(&taken);
+        }
+        Ok(count)
+    }
+}

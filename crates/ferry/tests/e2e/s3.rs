@@ -1,0 +1,184 @@
+//! Binary caches in buckets: a real Nix and a real server that speaks S3 on the other side.
+
+use std::fs;
+use std::path::Path;
+
+use ferry_test_world::{MachineCommand, NixVersion, S3Server, World};
+
+use crate::support::{
+    Built, all_valid, assert_store_is_whole, closure, ferry, files, generate_key, machine,
+};
+
+const ACCESS: &str = "AKIAFERRY";
+const SECRET: &str = "wJalr/XUtnFEMI+K7MDENG";
+
+/// A machine with something on it, whose Nix speaks S3: of Debian's, only this one does.
+fn sender(world: &World) -> Built {
+    Built::new(world, NixVersion::V2_34)
+}
+
+/// The address of a bucket.
+fn address(server: &S3Server, bucket: &str, parameters: &str) -> String {
+    format!("s3://{bucket}?endpoint={}&region=eu-west-1{parameters}", server.url())
+}
+
+/// Nix, with a network, and with nobody to ask for keys.
+fn nix(built: &Built, args: &[&str]) -> MachineCommand {
+    let experimental = ["--extra-experimental-features", "nix-command"];
+    built.machine.command("nix").args(experimental).args(args).online()
+}
+
+#[test]
+fn nix_substitutes_from_a_bucket_that_ferry_wrote_and_insists_on_signatures() {
+    let (Some(world), Some(server)) = (World::open(), S3Server::start()) else { return };
+    let sender = sender(&world);
+    let key = generate_key(&sender.machine, "harbour-1");
+    server.bucket("cache");
+    for (prefix, method) in [("", "xz"), ("/a/b", "zstd")] {
+        // Nix takes a prefix for a part of the key, as we do.
+        let bucket = format!("cache{prefix}");
+        let parameters = format!("&compression={method}&secret-key={}", key.secret);
+        let to = address(&server, &bucket, &parameters);
+        ferry(&sender.machine, ["copy", &sender.top, "--to", &to]).online().ok();
+
+        let receiver = machine(&world, NixVersion::V2_34);
+        receiver.configure("require-sigs = true");
+        receiver.configure(&format!("substituters = {}", address(&server, &bucket, "")));
+        let realise = || receiver.command("nix-store").args(["--realise", &sender.top]).online();
+        let refused = realise().fails();
+        assert!(refused.stderr.contains("signed by any of the keys"), "{}", refused.stderr);
+        receiver.configure(&format!("trusted-public-keys = {}", key.public));
+        realise().ok();
+        assert_eq!(all_valid(&receiver), closure(&sender.machine, &sender.top), "{bucket}");
+        assert_store_is_whole(&receiver);
+    }
+}
+
+#[test]
+fn ferry_reads_a_bucket_that_nix_wrote_and_writes_the_same_bytes() {
+    let (Some(world), Some(server)) = (World::open(), S3Server::start()) else { return };
+    let sender = sender(&world);
+    let parameters = "&compression=xz&write-nar-listing=1";
+    let by_nix = address(&server, "by-nix", parameters);
+    let by_ferry = address(&server, "by-ferry", parameters);
+    let directories = [server.bucket("by-nix"), server.bucket("by-ferry")];
+    nix(&sender, &["copy", &sender.top, "--to", &by_nix]).ok();
+    ferry(&sender.machine, ["copy", &sender.top, "--to", &by_ferry]).online().ok();
+    let [nix_files, ferry_files] = directories.map(|directory| files(&directory));
+    assert!(nix_files == ferry_files, "{:?} {:?}", nix_files.keys(), ferry_files.keys());
+
+    let receiver = machine(&world, NixVersion::V2_34);
+    let copy = ["copy", "--all", "--from", &by_nix, "--to", "local", "--no-check-sigs"];
+    ferry(&receiver, copy).online().ok();
+    assert_eq!(all_valid(&receiver), closure(&sender.machine, &sender.top));
+    assert_store_is_whole(&receiver);
+}
+
+#[test]
+fn keys_come_from_the_environment_or_a_profile_and_a_wrong_one_is_told_without_being_shown() {
+    let (Some(world), Some(server)) = (World::open(), S3Server::with_keys(ACCESS, SECRET)) else {
+        return;
+    };
+    let sender = sender(&world);
+    let machine = &sender.machine;
+    server.bucket("cache");
+    let copy = |parameters: &str| {
+        let to = address(&server, "cache", parameters);
+        ferry(machine, ["copy", &sender.top, "--to", &to]).online()
+    };
+    let refused = copy("").fails();
+    assert_eq!(refused.code(), 1);
+    assert!(refused.stderr.contains("S3 answers 403 AccessDenied"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("hint: reading takes s3:GetObject"), "{}", refused.stderr);
+
+    let with =
+        |secret| copy("").env("AWS_ACCESS_KEY_ID", ACCESS).env("AWS_SECRET_ACCESS_KEY", secret);
+    let wrong = with("wrong/secret").arg("--verbose").fails();
+    assert!(wrong.stderr.contains("SignatureDoesNotMatch"), "{}", wrong.stderr);
+    assert!(wrong.stderr.contains("hint: look at AWS_ACCESS_KEY_ID"), "{}", wrong.stderr);
+    assert!(!wrong.stderr.contains("wrong/secret"), "{}", wrong.stderr);
+    with(SECRET).ok();
+
+    let text = format!(
+        "[default]\naws_access_key_id = x\naws_secret_access_key = y\n\n[up]\n\
+         aws_access_key_id = {ACCESS}\naws_secret_access_key = {SECRET}\n"
+    );
+    machine.write("/root/.aws/credentials", text);
+    copy("").fails();
+    copy("&profile=up").ok();
+    copy("").env("AWS_PROFILE", "up").ok();
+    let absent = copy("&profile=absent").fails();
+    assert!(absent.stderr.contains("there is no profile `absent`"), "{}", absent.stderr);
+}
+
+#[test]
+fn answers_of_one_bucket_are_not_taken_for_those_of_another_with_its_name() {
+    let servers = (S3Server::start(), S3Server::start());
+    let (Some(world), (Some(first), Some(second))) = (World::open(), servers) else { return };
+    let sender = sender(&world);
+    let machine = &sender.machine;
+    fs::write(second.bucket("cache").join("nix-cache-info"), "StoreDir: /nix/store\n").unwrap();
+    first.bucket("cache");
+    ferry(machine, ["copy", &sender.top, "--to", &address(&first, "cache", "")]).online().ok();
+    let query = format!("closure(run, {})", sender.top);
+    let ask = |server| {
+        ferry(machine, ["query", &query, "--store", &address(server, "cache", "")]).online()
+    };
+    assert_eq!(ask(&first).ok().lines().count(), closure(machine, &sender.top).len());
+    ask(&second).fails();
+}
+
+#[test]
+fn a_copy_that_is_killed_leaves_what_is_whole_and_the_next_one_goes_on() {
+    let (Some(world), Some(server)) = (World::open(), S3Server::start()) else { return };
+    let sender = sender(&world);
+    let machine = &sender.machine;
+    for moment in [1, 2, 5, 9] {
+        let bucket = format!("cache-{moment}");
+        let directory = server.bucket(&bucket);
+        let to = address(&server, &bucket, "");
+        let copy = || ferry(machine, ["copy", &sender.derivation, "--set", "recipe", "--to", &to]);
+        let mut running = copy().online().spawn();
+        while running.is_running() && files(&directory).len() < moment {}
+        running.kill();
+        let narinfos = assert_whole(&directory);
+        copy().online().ok();
+        let all = assert_whole(&directory);
+        assert!(narinfos <= all && all > 1, "{narinfos} of {all}");
+    }
+}
+
+/// Every narinfo has its NAR, and the narinfos of all that it refers to. Returns how many there are.
+fn assert_whole(directory: &Path) -> usize {
+    let files = files(directory);
+    let mut count = 0;
+    for (name, text) in files.iter().filter(|(name, _)| name.ends_with(".narinfo")) {
+        count += 1;
+        let text = String::from_utf8_lossy(text);
+        let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        let size: usize = field("FileSize: ").parse().unwrap();
+        assert_eq!(files.get(field("URL: ")).map(Vec::len), Some(size), "{name}");
+        for reference in field("References: ").split_whitespace() {
+            assert!(files.contains_key(&format!("{}.narinfo", &reference[..32])), "{reference}");
+        }
+    }
+    count
+}
+
+#[test]
+fn an_address_that_makes_no_sense_is_refused_as_such() {
+    let Some(world) = World::open() else { return };
+    let machine = machine(&world, NixVersion::V2_34);
+    for (from, said) in [
+        ("s3://", "behind `s3://` stands the name of a bucket"),
+        ("s3://b?scheme=ftp", "`scheme=ftp`"),
+        ("s3://b?addressing-style=odd", "`addressing-style=odd`"),
+        ("s3://b?endpoint=ftp://host", "`endpoint` is not the URL of a server"),
+        ("s3://b?narinfo-compression=br", "`narinfo-compression`"),
+        ("file:///data/x?region=eu-west-1", "`region` is not known"),
+    ] {
+        let failed = ferry(&machine, ["copy", "--all", "--from", from, "--to", "/data/y"]).fails();
+        assert_eq!(failed.code(), 2, "{from}: {}", failed.stderr);
+        assert!(failed.stderr.contains(said), "{from}: {}", failed.stderr);
+    }
+}

@@ -1,7 +1,7 @@
 //! A binary cache as a store.
 
-use std::collections::{BTreeMap, HashMap};
-use std::fs::{self, File};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -11,13 +11,15 @@ use ferry_formats::narinfo::{self, CacheInfo, Narinfo};
 use ferry_formats::{NarHash, NixHash, PathInfo, StoreDir, StorePath};
 use ferry_store::admission::Plan;
 use ferry_store::http::HttpOptions;
-use ferry_store::message::{beginning, harmless};
+use ferry_store::message::harmless;
 use ferry_store::parallel::in_parallel;
 use ferry_store::{Destination, NarVisitor, Result, SignatureCheck, Store, StoreWriter};
 
 use crate::compression::Compression;
 use crate::directory::Staging;
+use crate::others::Others;
 use crate::place::{CACHE_INFO, Place};
+use crate::publish::Publisher;
 use crate::writer::{CacheWriter, WriteSettings};
 use crate::{CacheAddress, CacheError, CacheFacts, logs, reader, realisations, walk};
 
@@ -39,6 +41,10 @@ pub struct BinaryCache {
     /// What it has said when it was asked for facts, until it is asked for the path infos: what is
     /// copied is worked out before.
     said: Mutex<HashMap<StorePath, Narinfo>>,
+    /// Paths that others bring.
+    awaited: HashSet<StorePath>,
+    /// What writing found out about others who work on it; nothing before.
+    pub(crate) others: Mutex<Option<Others>>,
 }
 
 /// Where the NAR of a path is, as its narinfo says.
@@ -69,7 +75,24 @@ impl BinaryCache {
             staging: OnceLock::new(),
             files: Mutex::default(),
             said: Mutex::default(),
+            awaited: HashSet::new(),
+            others: Mutex::default(),
         })
+    }
+
+    /// Lets what is written refer to paths that are not there yet, as others bring them: the other
+    /// parts of what this one writes a part of. What refers to them waits, unseen, for whoever ends
+    /// last ([`waiting`](Self::waiting)).
+    #[must_use]
+    pub fn awaiting(mut self, paths: HashSet<StorePath>) -> Self {
+        self.awaited = paths;
+        self
+    }
+
+    /// Whether it can tell what is in it, without which nobody can share the work of writing it.
+    #[must_use]
+    pub fn can_be_listed(&self) -> bool {
+        !matches!(self.place.as_ref(), Place::Web { .. })
     }
 
     /// Where temporary files go that are on their way to the web; `/tmp` unless said.
@@ -173,11 +196,8 @@ impl BinaryCache {
         name: &str,
         text: &[u8],
     ) -> std::result::Result<Narinfo, CacheError> {
-        narinfo::parse(&self.store_dir, text).map_err(|source| CacheError::BadNarinfo {
-            url: self.place.shown_file(name),
-            reason: source.to_string(),
-            beginning: beginning(text),
-        })
+        narinfo::parse(&self.store_dir, text)
+            .map_err(|error| CacheError::bad_narinfo(&self.place, name, &error, text))
     }
 
     /// Notes where a NAR is, unless it can be nowhere.
@@ -232,20 +252,8 @@ impl BinaryCache {
         if let Some(made) = self.staging.get() {
             return Ok(made);
         }
-        let made = Staging::beside(&self.place, &self.scratch)?;
+        let made = self.new_staging()?;
         Ok(self.staging.get_or_init(|| made))
-    }
-
-    /// Gives a file its place, and makes the directory for it where there is none.
-    fn put(&self, file: &Path, name: &str) -> std::result::Result<(), CacheError> {
-        if let (Place::Directory(cache), Some((below, _))) =
-            (self.place.as_ref(), name.rsplit_once('/'))
-        {
-            let directory = cache.join(below);
-            fs::create_dir_all(&directory)
-                .map_err(CacheError::io("make the directory", directory.display()))?;
-        }
-        self.place.put(file, name)
     }
 
     /// Writes a file.
@@ -260,7 +268,7 @@ impl BinaryCache {
             written.sync_all()
         });
         written.map_err(CacheError::io("write", file.display()))?;
-        self.put(&file, name)
+        self.place.put(&file, name)
     }
 }
 
@@ -345,8 +353,18 @@ impl Destination for BinaryCache {
         if self.checked.get().is_none() && !self.check_info()? {
             return Ok(vec![None; paths.len()]);
         }
+        self.look_at_others()?;
         let found = self.narinfos(paths)?;
-        Ok(found.into_iter().map(|narinfo| Some(narinfo?.info.nar_hash)).collect())
+        let hashes = found.into_iter().map(|narinfo| Some(narinfo?.info.nar_hash));
+        Ok(self.corrected(paths, hashes.collect()))
+    }
+
+    fn awaits(&self, path: &StorePath) -> bool {
+        self.awaited.contains(path) || self.is_waiting(path)
+    }
+
+    fn lost(&self, plan: &Plan) -> Result<Vec<StorePath>> {
+        Ok(self.lost_of(plan)?)
     }
 
     fn derivation_text(&self, path: &StorePath) -> Result<Vec<u8>> {
@@ -375,7 +393,19 @@ impl Destination for BinaryCache {
     }
 
     fn writer<'a>(&'a self, plan: &'a Plan) -> Result<Box<dyn StoreWriter + 'a>> {
-        let (place, scratch) = (&self.place, &self.scratch);
-        Ok(Box::new(CacheWriter::new(place, scratch, &self.store_dir, &self.settings, plan)?))
+        let staging = Arc::new(self.new_staging()?);
+        self.look_at_others()?;
+        let there: HashSet<&StorePath> = match self.awaited.is_empty() {
+            true => HashSet::new(),
+            false => plan.relied_on().iter().collect(),
+        };
+        let is_to_come = |path: &StorePath| {
+            self.is_waiting(path) || self.awaited.contains(path) && !there.contains(path)
+        };
+        let place = Arc::clone(&self.place);
+        let publisher =
+            Publisher::new(place, Arc::clone(&staging), plan.infos(), self.token(), is_to_come);
+        let (store_dir, settings) = (&self.store_dir, &self.settings);
+        Ok(Box::new(CacheWriter::new(&self.place, staging, store_dir, settings, publisher)?))
     }
 }

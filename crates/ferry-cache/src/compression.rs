@@ -87,8 +87,20 @@ impl Compression {
         }
     }
 
+    /// How a file is compressed, by its name: `.xz`, `.zst`, `.gz`, `.bz2`, and else not at all.
+    #[must_use]
+    pub fn of_file(name: &str) -> Self {
+        let known = [Self::Xz, Self::Zstd, Self::Bzip2];
+        let found = known.into_iter().find(|method| name.ends_with(method.suffix()));
+        // Nix gives NARs no such ending.
+        found.unwrap_or(if name.ends_with(".gz") { Self::Gzip } else { Self::None })
+    }
+
     /// Reads what was compressed, several frames or streams one behind the other included.
-    pub(crate) fn decoder<'a>(self, file: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
+    ///
+    /// # Errors
+    /// When the decoder cannot be made.
+    pub fn decoder<'a>(self, file: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
         let xz = |stream: Result<Stream, liblzma::stream::Error>| stream.map_err(io::Error::from);
         Ok(match self {
             Self::None => Box::new(file),

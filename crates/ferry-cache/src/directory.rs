@@ -2,7 +2,8 @@
 //!
 //! What is written is made in a directory of ours inside the cache, `.ferry-…`, which is locked
 //! while we live; the next writer removes what a dead one has left behind. What goes to the web is
-//! made in a directory for temporary files.
+//! made in a directory for temporary files. Some directories of ours are part of the cache itself:
+//! [`KEPT`].
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
@@ -33,8 +34,12 @@ pub(crate) fn make_directories(cache: &Path) -> Result<(), CacheError> {
     Ok(())
 }
 
-/// Hands over the files of a cache whose names begin with `prefix`, our own directories left out;
-/// unless it is `deep`, only those right in the cache.
+/// Those of them that are no writer's: narinfos that wait for what they refer to, and what is
+/// written down while pruning.
+const KEPT: [&str; 2] = [".ferry-pending", ".ferry-prune"];
+
+/// Hands over the files of a cache whose names begin with `prefix`; those in our own directories
+/// only where the prefix asks for them. Unless it is `deep`, only those right in the cache.
 pub(crate) fn list(
     cache: &Path,
     prefix: &str,
@@ -57,7 +62,7 @@ pub(crate) fn list(
             let Some(name) = entry.file_name().to_str().map(|name| format!("{below}{name}")) else {
                 continue;
             };
-            if name.starts_with(PREFIX) {
+            if name.starts_with(PREFIX) && !prefix.starts_with(PREFIX) {
                 continue;
             }
             let metadata = match entry.metadata() {
@@ -105,6 +110,40 @@ pub(crate) fn write_new(cache: &Path, name: &str, bytes: &[u8]) -> Result<bool, 
     }
 }
 
+/// Gives a file its place, with the directories above it.
+pub(crate) fn put(cache: &Path, file: &Path, name: &str) -> Result<(), CacheError> {
+    let place = cache.join(name);
+    loop {
+        match fs::rename(file, &place) {
+            // Somebody may take an empty directory away again before anything is in it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && file.exists() => {
+                let parent = place.parent().unwrap_or(cache);
+                fs::create_dir_all(parent)
+                    .map_err(CacheError::io("make the directory", parent.display()))?;
+            }
+            outcome => return outcome.map_err(CacheError::io("write", place.display())),
+        }
+    }
+}
+
+/// Takes a file away, if it is there; of a directory of ours nothing stays when it was the last.
+pub(crate) fn remove(cache: &Path, name: &str) -> Result<(), CacheError> {
+    let file = cache.join(name);
+    match fs::remove_file(&file) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(CacheError::io("remove", file.display())(error));
+        }
+        _ => {}
+    }
+    if let Some((directory, _)) = name.split_once('/')
+        && KEPT.contains(&directory)
+    {
+        // Whatever else is in it keeps it.
+        let _ = fs::remove_dir(cache.join(directory));
+    }
+    Ok(())
+}
+
 /// Where files are made before they have a place.
 pub(crate) struct Staging {
     // The lock goes before the directory.
@@ -114,6 +153,14 @@ pub(crate) struct Staging {
 }
 
 impl Staging {
+    /// Makes one for what goes to `place`: beside it, if that is on a disk, else in `scratch`.
+    pub(crate) fn beside(place: &Place, scratch: &Path) -> Result<Self, CacheError> {
+        match place {
+            Place::Directory(cache) => Self::create(cache),
+            _ => Self::temporary(scratch),
+        }
+    }
+
     /// Makes one inside `cache`, and removes those of writers that are no longer alive.
     fn create(cache: &Path) -> Result<Self, CacheError> {
         sweep(cache)?;
@@ -129,15 +176,6 @@ impl Staging {
         }
     }
 
-    /// Makes one for what goes to `place`: inside of it or, where that is elsewhere, in `scratch`.
-    pub(crate) fn beside(place: &Place, scratch: &Path) -> Result<Self, CacheError> {
-        if let Place::Directory(cache) = place {
-            Self::create(cache)
-        } else {
-            Self::temporary(scratch)
-        }
-    }
-
     /// Makes one for what goes elsewhere.
     fn temporary(scratch: &Path) -> Result<Self, CacheError> {
         let directory = make(scratch)?;
@@ -150,6 +188,19 @@ impl Staging {
     pub(crate) fn new_file(&self) -> PathBuf {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         self.directory.path().join(number.to_string())
+    }
+
+    /// A new file in it that holds this.
+    pub(crate) fn write(&self, bytes: &[u8]) -> Result<PathBuf, CacheError> {
+        let file = self.new_file();
+        fs::write(&file, bytes).map_err(CacheError::io("write", file.display()))?;
+        Ok(file)
+    }
+
+    /// What it is called, which no other is.
+    pub(crate) fn name(&self) -> String {
+        let name = self.directory.path().file_name().unwrap_or_default();
+        name.to_string_lossy().trim_start_matches(PREFIX).to_owned()
     }
 
     /// Makes sure that everything made so far is on the disk.
@@ -179,7 +230,9 @@ pub(crate) fn abandoned(cache: &Path) -> Result<Vec<(PathBuf, File)>, CacheError
     let mut abandoned = Vec::new();
     for entry in fs::read_dir(cache).map_err(failed)? {
         let entry = entry.map_err(failed)?;
-        let is_ours = entry.file_name().to_string_lossy().starts_with(PREFIX)
+        let name = entry.file_name();
+        let is_ours = name.to_string_lossy().starts_with(PREFIX)
+            && !KEPT.iter().any(|kept| name == *kept)
             && entry.file_type().is_ok_and(|kind| kind.is_dir());
         if !is_ours {
             continue;

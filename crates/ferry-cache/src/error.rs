@@ -2,10 +2,13 @@
 
 use std::io;
 
+use ferry_formats::narinfo::NarinfoError;
 use ferry_store::Error;
 use ferry_store::http::{HttpError, Tries};
-use ferry_store::message::Begins;
+use ferry_store::message::{Begins, beginning};
 use thiserror::Error as ThisError;
+
+use crate::place::Place;
 
 /// Why a binary cache could not be read or written.
 #[derive(Debug, ThisError)]
@@ -85,6 +88,20 @@ pub enum CacheError {
         url: String,
         /// What is wrong with it.
         reason: String,
+    },
+    /// Whoever takes things away from a bucket has to be awake.
+    #[error(
+        "{cache}: this program stood still for so long that others take it for dead; nothing more is removed"
+    )]
+    Asleep {
+        /// Its address.
+        cache: String,
+    },
+    /// Nothing would be left.
+    #[error("{cache}: nothing of what is to be kept is in it, so nothing is removed")]
+    NothingKept {
+        /// Its address.
+        cache: String,
     },
     /// It is of another store.
     #[error("binary cache {cache} is of paths below {found}, not below {expected}")]
@@ -181,6 +198,17 @@ pub enum CacheError {
 }
 
 impl CacheError {
+    /// What should be a narinfo is none.
+    pub(crate) fn bad_narinfo(
+        place: &Place,
+        name: &str,
+        error: &NarinfoError,
+        text: &[u8],
+    ) -> Self {
+        let (url, reason) = (place.shown_file(name), error.to_string());
+        Self::BadNarinfo { url, reason, beginning: beginning(text) }
+    }
+
     /// For `map_err`: names what was attempted on which file.
     pub(crate) fn io(
         action: &'static str,

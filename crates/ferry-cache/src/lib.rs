@@ -18,13 +18,17 @@ mod listing;
 mod logs;
 pub mod missing;
 mod offered;
+mod others;
 mod path_list;
+mod pending;
 mod pieces;
 mod place;
+mod prune;
 mod publish;
 mod reader;
 mod realisations;
 mod sign;
+mod sweep;
 mod verify;
 mod walk;
 mod whole;
@@ -38,6 +42,7 @@ pub use facts::CacheFacts;
 pub use index::{CacheIndex, IndexEntry, Indexed};
 pub use offered::Offered;
 pub use path_list::PathList;
+pub use prune::{NarFiles, PruneOptions, PruneReport};
 pub use sign::{SignOptions, SignReport, ToSign};
 pub use verify::{
     BadPercentage, Fault, FaultKind, Percentage, ReadData, Sample, VerifyOptions, VerifyReport,

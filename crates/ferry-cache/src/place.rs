@@ -177,11 +177,7 @@ impl Place {
     /// Gives a file its place, all at once. On a disk it has to be beside it, and goes there.
     pub(crate) fn put(&self, file: &Path, name: &str) -> Result<(), CacheError> {
         match self {
-            Self::Directory(directory) => {
-                let place = directory.join(name);
-                let renamed = fs::rename(file, &place);
-                return renamed.map_err(CacheError::io("write", place.display()));
-            }
+            Self::Directory(directory) => return directory::put(directory, file, name),
             Self::Web { url, client } => {
                 client.put(&format!("{url}/{name}"), file, content_type(name))?;
             }
@@ -221,15 +217,7 @@ impl Place {
     /// Takes a file away, if it is there.
     pub(crate) fn remove(&self, name: &str) -> Result<(), CacheError> {
         match self {
-            Self::Directory(directory) => {
-                let file = directory.join(name);
-                match fs::remove_file(&file) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                        Err(CacheError::io("remove", file.display())(error))
-                    }
-                    _ => Ok(()),
-                }
-            }
+            Self::Directory(directory) => directory::remove(directory, name),
             Self::Web { .. } => Err(CacheError::NoListing { cache: self.shown() }),
             Self::Bucket(bucket) => bucket.remove(name),
         }

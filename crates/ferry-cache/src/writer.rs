@@ -7,7 +7,7 @@
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write as _};
 use std::num::NonZero;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -15,7 +15,7 @@ use std::thread::{self, JoinHandle};
 use crossbeam_channel::{self as channel, Sender, bounded};
 use ferry_formats::narinfo::{self, CacheInfo, Narinfo};
 use ferry_formats::{NixHash, PathInfo, StoreDir, StorePath, nixbase32};
-use ferry_store::admission::{Admitted, Plan};
+use ferry_store::admission::Admitted;
 use ferry_store::{Error, Result, StoreWriter};
 use sha2::{Digest as _, Sha256};
 
@@ -85,18 +85,14 @@ pub(crate) struct CacheWriter {
 }
 
 impl CacheWriter {
-    /// A writer to `place`; what goes to the web is made in `scratch` before.
+    /// A writer to `place`, which makes what is to go there in `staging`.
     pub(crate) fn new(
         place: &Arc<Place>,
-        scratch: &Path,
+        staging: Arc<Staging>,
         store_dir: &StoreDir,
         settings: &WriteSettings,
-        plan: &Plan,
+        publisher: Publisher,
     ) -> Result<Self> {
-        if let Place::Directory(cache) = place.as_ref() {
-            directory::make_directories(cache)?;
-        }
-        let staging = Arc::new(Staging::beside(place, scratch)?);
         describe(place, store_dir, settings, &staging)?;
         let threads = settings
             .threads
@@ -104,7 +100,6 @@ impl CacheWriter {
             .unwrap_or(NonZero::<usize>::MIN);
         // Whoever waits for a server keeps no core busy.
         let workers = threads.get().max(place.puts_at_a_time());
-        let publisher = Publisher::new(Arc::clone(place), Arc::clone(&staging), plan.infos());
         let shared = Arc::new(Shared {
             place: Arc::clone(place),
             store_dir: store_dir.clone(),
@@ -349,7 +344,7 @@ impl Shared {
             Place::Directory(cache) => directory::write_new(cache, &url, &packed)?,
             place => place.has(&url, packed.len() as u64)?,
         };
-        let file = if is_there { None } else { Some(self.write(&packed)?) };
+        let file = if is_there { None } else { Some(self.staging.write(&packed)?) };
         self.describe(info, file, digest, packed.len() as u64, listing)
     }
 
@@ -431,15 +426,9 @@ impl Shared {
         let mut files: Vec<_> = file.into_iter().map(|file| (file, url.clone())).collect();
         let name = narinfo::file_name(path);
         if let Some(listing) = listing {
-            files.push((self.write(&listing)?, name.replace(".narinfo", ".ls")));
+            files.push((self.staging.write(&listing)?, name.replace(".narinfo", ".ls")));
         }
-        files.push((self.write(&text)?, name));
-        Ok(Made { files, size })
-    }
-
-    fn write(&self, bytes: &[u8]) -> std::result::Result<PathBuf, CacheError> {
-        let file = self.staging.new_file();
-        fs::write(&file, bytes).map_err(CacheError::io("write", file.display()))?;
-        Ok(file)
+        files.push((self.staging.write(&text)?, name));
+        Ok(Made { files, nar: url, size })
     }
 }

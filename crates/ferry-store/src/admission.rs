@@ -170,13 +170,16 @@ fn check_references(
     outside.sort();
     let present = destination.present(&outside)?;
     let store_dir = destination.store_dir();
-    let absent: Vec<&StorePath> = outside
-        .iter()
-        .zip(&present)
-        .filter_map(|(path, there)| there.is_none().then_some(path))
-        .collect();
+    let (mut there, mut absent) = (Vec::new(), Vec::new());
+    for (path, hash) in outside.into_iter().zip(&present) {
+        match hash {
+            Some(_) => there.push(path),
+            None if destination.awaits(&path) => {}
+            None => absent.push(path),
+        }
+    }
     match absent.as_slice() {
-        [] => Ok(outside),
+        [] => Ok(there),
         [only] => {
             let referrer = to_add.values().find(|info| info.references.contains(only));
             Err(Error::MissingReference {

@@ -1,12 +1,13 @@
 //! The one operation that moves paths from a store to wherever they go.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use ferry_formats::build_trace::DrvOutput;
 use ferry_formats::keys::SecretKey;
 use ferry_formats::{PathInfo, StorePath};
 
 use crate::admission::{self, Checks, Plan};
+use crate::closure::closure;
 use crate::progress::Progress;
 use crate::{Destination, Error, Result, Store};
 
@@ -29,6 +30,9 @@ pub struct CopyReport {
     pub other_realisations: Vec<DrvOutput>,
 }
 
+/// So often is copied again what somebody takes away meanwhile.
+const ROUNDS: usize = 20;
+
 /// Copies `paths` (not their closure: compute that first) from one store to a destination, each
 /// after its references, and then what the source knows of derivations of which they are outputs.
 /// All of it gets a signature by each of `sign_with` on the way.
@@ -46,39 +50,74 @@ pub fn copy(
     progress: &dyn Progress,
 ) -> Result<CopyReport> {
     require_same_directory(source, destination)?;
-    let mut offered = paths;
-    for info in offered.values_mut() {
-        for key in sign_with {
-            info.sign(source.store_dir(), key);
-        }
-    }
-    let mut realisations = match destination.takes_realisations() {
-        true => source.realisations(&offered)?,
+    let realisations = match destination.takes_realisations() {
+        true => source.realisations(&paths)?,
         false => Vec::new(),
     };
-    for realisation in &mut realisations {
+    let mut report = copy_paths(source, destination, paths, sign_with, progress)?;
+    if realisations.is_empty() {
+        return Ok(report);
+    }
+    let mut signed = realisations;
+    for realisation in &mut signed {
         sign_with.iter().for_each(|key| realisation.sign(key));
     }
-    let mut plan = admission::plan(offered, destination)?;
-    plan.follow(source);
-    let (realisations, untrusted_realisations) = admission::realisations(realisations, destination);
-    let mut report = CopyReport {
-        added: plan.infos().len(),
-        present: plan.present(),
-        nar_size: plan.nar_size(),
-        kept: plan.kept().to_vec(),
-        untrusted_realisations,
-        ..CopyReport::default()
-    };
-    progress.begin(destination.activity(), report.added as u64, report.nar_size);
-    let outcome = transfer(source, destination, &plan, progress);
-    progress.end();
-    outcome?;
-    if !realisations.is_empty() {
-        report.other_realisations = destination.add_realisations(&realisations)?;
-        report.realisations = realisations.len() - report.other_realisations.len();
+    let (taken, untrusted) = admission::realisations(signed, destination);
+    report.untrusted_realisations = untrusted;
+    if !taken.is_empty() {
+        report.other_realisations = destination.add_realisations(&taken)?;
+        report.realisations = taken.len() - report.other_realisations.len();
     }
     Ok(report)
+}
+
+/// Copies until everything is there: somebody may take away what is relied on meanwhile.
+fn copy_paths(
+    source: &dyn Store,
+    destination: &dyn Destination,
+    paths: BTreeMap<StorePath, PathInfo>,
+    sign_with: &[SecretKey],
+    progress: &dyn Progress,
+) -> Result<CopyReport> {
+    let total = paths.len();
+    let mut report = CopyReport::default();
+    let mut added = HashSet::new();
+    let mut offered = paths;
+    for _ in 0..ROUNDS {
+        for info in offered.values_mut() {
+            for key in sign_with {
+                info.sign(source.store_dir(), key);
+            }
+        }
+        let mut plan = admission::plan(offered, destination)?;
+        plan.follow(source);
+        progress.begin(destination.activity(), plan.infos().len() as u64, plan.nar_size());
+        let outcome = transfer(source, destination, &plan, progress);
+        progress.end();
+        outcome?;
+        let lost = destination.lost(&plan)?;
+        report.kept.extend_from_slice(plan.kept());
+        if added.is_empty() && lost.is_empty() {
+            report.added = plan.infos().len();
+            report.present = plan.present();
+            report.nar_size = plan.nar_size();
+            return Ok(report);
+        }
+        for info in plan.infos() {
+            if added.insert(info.path.clone()) {
+                report.nar_size = report.nar_size.saturating_add(info.nar_size);
+            }
+        }
+        if lost.is_empty() {
+            report.added = added.len();
+            report.present = total.saturating_sub(report.added);
+            return Ok(report);
+        }
+        tracing::debug!(paths = lost.len(), "taken away meanwhile");
+        offered = closure(source, &lost)?;
+        offered.retain(|path, _| !destination.awaits(path));
+    }
+    Err(Error::TakenAway { store: destination.describe() })
 }
 
 /// Makes sure that paths can move from one store to the other at all; [`copy`] does so itself.
@@ -105,7 +144,11 @@ fn transfer(
 ) -> Result<()> {
     let known = destination.output_paths();
     let mut checks = Checks::new(destination.store_dir().clone(), known, |path: &StorePath| {
-        destination.derivation_text(path).map_err(|error| error.to_string())
+        let text = match destination.awaits(path) {
+            true => source.derivation_text(path),
+            false => destination.derivation_text(path),
+        };
+        text.map_err(|error| error.to_string())
     });
     let mut writer = destination.writer(plan)?;
     let mut transfer = |infos: &[PathInfo]| {

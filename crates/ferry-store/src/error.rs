@@ -50,6 +50,14 @@ pub enum Error {
         /// The store asked.
         store: String,
     },
+    /// Something removes paths as fast as they are added.
+    #[error(
+        "what is copied to {store} is taken away again, time after time: something else removes paths there"
+    )]
+    TakenAway {
+        /// The store.
+        store: String,
+    },
     /// The destination already holds another object under this path.
     #[error(
         "path {path} is already valid in {store} with NAR hash {present}; the one offered has {offered}"

@@ -32,11 +32,23 @@ impl Shard {
         self.count == NonZero::<u32>::MIN
     }
 
+    /// Whether it is the first: what cannot be divided is done there.
+    #[must_use]
+    pub fn is_first(self) -> bool {
+        self.index == 0
+    }
+
     /// Whether a path falls into it.
     #[must_use]
     pub fn holds(self, path: &StorePath) -> bool {
-        // The hash part is random, so its beginning spreads paths evenly.
-        let beginning = path.digest().iter().take(8);
+        self.holds_digest(path.digest())
+    }
+
+    /// Whether something with this digest falls into it.
+    #[must_use]
+    pub fn holds_digest(self, digest: &[u8]) -> bool {
+        // A digest is random, so its beginning spreads things evenly.
+        let beginning = digest.iter().take(8);
         let number = beginning.fold(0_u64, |number, byte| (number << 8) | u64::from(*byte));
         let part = (u128::from(number) * u128::from(self.count.get())) >> 64;
         part == u128::from(self.index)
@@ -95,6 +107,7 @@ mod tests {
             assert_eq!(text.parse::<Shard>(), Err(BadShard(text.to_owned())));
         }
         assert_eq!("3/4".parse::<Shard>().unwrap().to_string(), "3/4");
+        assert!(!"3/4".parse::<Shard>().unwrap().is_first());
         assert!("0/1".parse::<Shard>().unwrap().is_whole());
     }
 }

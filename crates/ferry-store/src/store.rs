@@ -214,6 +214,21 @@ pub trait Destination {
         Ok(())
     }
 
+    /// Whether a path that is not there yet is brought by somebody else, so that what refers to it
+    /// may come already. Whoever says so sees to it that nothing is valid before its references.
+    fn awaits(&self, _path: &StorePath) -> bool {
+        false
+    }
+
+    /// What of a plan that was carried out is not there, though it was added or relied on: somebody
+    /// has taken it away meanwhile. It is copied again then.
+    ///
+    /// # Errors
+    /// When it cannot be asked.
+    fn lost(&self, _plan: &Plan) -> Result<Vec<StorePath>> {
+        Ok(Vec::new())
+    }
+
     /// Begins to take in what the plan lists, in its order.
     ///
     /// # Errors

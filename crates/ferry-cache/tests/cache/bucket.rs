@@ -10,7 +10,8 @@ use ferry_store::{Error, Store, copy};
 use ferry_test_world::{Answer, Fault, Origin, Relay, S3Server};
 
 use crate::support::{
-    Objects, address, all, copy_all, files, impatient, named, new_store, noise, open, some_objects,
+    Objects, address, all, copy_all, count_whole, files, impatient, named, new_store, noise, open,
+    some_objects,
 };
 
 const KEY: (&str, &str) = ("AKIATEST", "a secret / with + signs =");
@@ -248,9 +249,9 @@ fn a_server_that_goes_away_leaves_what_is_whole_and_the_next_copy_goes_on() {
     let cache = BinaryCache::new(&place, &StoreDir::default(), &options).unwrap();
     let failed = copy_all(&store, &cache);
     assert!(failed.is_err());
-    crate::interrupted::count_whole(&bucket);
+    count_whole(&bucket);
     relay.always(None);
     let report = copy_all(&store, &open(&text)).unwrap();
     assert_eq!(report.added + report.present, 120);
-    assert_eq!(crate::interrupted::count_whole(&bucket), 120);
+    assert_eq!(count_whole(&bucket), 120);
 }

@@ -2,74 +2,9 @@
 
 use std::fs;
 
-use ferry_formats::{PathInfo, StoreDir, StorePath, narinfo};
-use ferry_store::{Error, NarVisitor, Result, Store};
+use ferry_store::Store;
 
-use crate::support::{Objects, address, all, copy_all, files, new_store, open};
-
-/// A store whose disk fails after so many NARs.
-struct Failing<'a> {
-    store: &'a dyn Store,
-    after: usize,
-}
-
-impl Store for Failing<'_> {
-    fn store_dir(&self) -> &StoreDir {
-        self.store.store_dir()
-    }
-
-    fn describe(&self) -> String {
-        self.store.describe()
-    }
-
-    fn path_info(&self, path: &StorePath) -> Result<Option<PathInfo>> {
-        self.store.path_info(path)
-    }
-
-    fn all_paths(&self) -> Result<Option<Vec<StorePath>>> {
-        self.store.all_paths()
-    }
-
-    fn derivers(&self, path: &StorePath) -> Result<Vec<StorePath>> {
-        self.store.derivers(path)
-    }
-
-    fn read_nars(&self, wanted: &[PathInfo], visit: &mut NarVisitor<'_>) -> Result<()> {
-        let mut left = self.after;
-        self.store.read_nars(wanted, &mut |info, nar| {
-            left = left
-                .checked_sub(1)
-                .ok_or_else(|| Error::io("read the disk")(std::io::Error::other("it went away")))?;
-            visit(info, nar)
-        })
-    }
-}
-
-/// Objects in a chain, every fifth of them large.
-fn chain() -> Objects {
-    let mut objects = Objects::new();
-    for number in 0..30_usize {
-        let below = format!("p{}", number.saturating_sub(1));
-        let references: &[&str] = if number == 0 { &[] } else { &[&below] };
-        let size = if number % 5 == 4 { 3 << 20 } else { 100 };
-        objects.add(&format!("p{number}"), &vec![u8::try_from(number).unwrap(); size], references);
-    }
-    objects
-}
-
-/// Every narinfo has its NAR, and the narinfos of all that it refers to. Returns how many there are.
-pub(crate) fn count_whole(directory: &std::path::Path) -> usize {
-    let files = files(directory);
-    let infos: Vec<_> = files.iter().filter(|(name, _)| name.ends_with(".narinfo")).collect();
-    for (_, text) in &infos {
-        let narinfo = narinfo::parse(&StoreDir::default(), text).unwrap();
-        assert_eq!(files[&narinfo.url].len() as u64, narinfo.file_size.unwrap());
-        for reference in narinfo.info.references.iter() {
-            assert!(files.contains_key(&narinfo::file_name(reference)));
-        }
-    }
-    infos.len()
-}
+use crate::support::{address, all, chain, copy_all, count_whole, failing, new_store, open};
 
 #[test]
 fn what_was_copied_before_a_failure_stays_and_the_next_copy_goes_on() {
@@ -78,7 +13,7 @@ fn what_was_copied_before_a_failure_stays_and_the_next_copy_goes_on() {
     for after in [0, 1, 4, 5, 17, 29] {
         let directory = tempfile::tempdir().unwrap();
         let place = address(directory.path(), "compression=zstd");
-        let error = copy_all(&Failing { store: &store, after }, &open(&place)).unwrap_err();
+        let error = copy_all(&failing(&store, after), &open(&place)).unwrap_err();
         assert!(error.to_string().contains("it went away"), "{error}");
         assert_eq!(count_whole(directory.path()), after);
         let report = copy_all(&store, &open(&place)).unwrap();

@@ -8,14 +8,14 @@ use std::time::Duration;
 use base64::Engine as _;
 use ferry_cache::{BinaryCache, CacheAddress};
 use ferry_formats::keys::SecretKey;
-use ferry_formats::{PathInfo, StoreDir, StorePath};
+use ferry_formats::{PathInfo, StoreDir, StorePath, narinfo};
 use ferry_store::closure::closure;
 use ferry_store::facts::ReferencesGraph;
 use ferry_store::http::{HttpOptions, HttpTimeouts};
 use ferry_store::local::{Layout, LocalStore, UnregisteredStore};
 use ferry_store::progress::Silent;
 use ferry_store::trust::TrustPolicy;
-use ferry_store::{CopyReport, Destination, Result, Store, copy};
+use ferry_store::{CopyReport, Destination, Error, NarVisitor, Result, Store, copy};
 use ferry_test_world::{Machine, NixVersion, Origin, World, crossing};
 use tempfile::TempDir;
 
@@ -94,6 +94,82 @@ pub(crate) fn noise(size: usize) -> Vec<u8> {
         u8::try_from(state >> 58).unwrap()
     };
     (0..size).map(|_| next()).collect()
+}
+
+/// Objects in a chain, every fifth of them large.
+pub(crate) fn chain() -> Objects {
+    let mut objects = Objects::new();
+    for number in 0..30_usize {
+        let below = format!("p{}", number.saturating_sub(1));
+        let references: &[&str] = if number == 0 { &[] } else { &[&below] };
+        let size = if number % 5 == 4 { 3 << 20 } else { 100 };
+        objects.add(&format!("p{number}"), &vec![u8::try_from(number).unwrap(); size], references);
+    }
+    objects
+}
+
+/// A store to which something happens before each NAR is read; it is told how many were.
+pub(crate) struct Hooked<'a> {
+    pub(crate) store: &'a dyn Store,
+    pub(crate) before: Box<dyn Fn(usize) -> Result<()> + 'a>,
+}
+
+/// A store whose disk fails after so many NARs.
+pub(crate) fn failing(store: &dyn Store, after: usize) -> Hooked<'_> {
+    let fails = move |read| match read >= after {
+        true => Err(Error::io("read the disk")(std::io::Error::other("it went away"))),
+        false => Ok(()),
+    };
+    Hooked { store, before: Box::new(fails) }
+}
+
+impl Store for Hooked<'_> {
+    fn store_dir(&self) -> &StoreDir {
+        self.store.store_dir()
+    }
+
+    fn describe(&self) -> String {
+        self.store.describe()
+    }
+
+    fn path_info(&self, path: &StorePath) -> Result<Option<PathInfo>> {
+        self.store.path_info(path)
+    }
+
+    fn all_paths(&self) -> Result<Option<Vec<StorePath>>> {
+        self.store.all_paths()
+    }
+
+    fn derivers(&self, path: &StorePath) -> Result<Vec<StorePath>> {
+        self.store.derivers(path)
+    }
+
+    fn read_nars(&self, wanted: &[PathInfo], visit: &mut NarVisitor<'_>) -> Result<()> {
+        let mut read = 0;
+        self.store.read_nars(wanted, &mut |info, nar| {
+            (self.before)(read)?;
+            read += 1;
+            visit(info, nar)
+        })
+    }
+}
+
+/// Every narinfo has its NAR, and the narinfos of all that it refers to. Returns how many there are.
+pub(crate) fn count_whole(directory: &Path) -> usize {
+    let files = files(directory);
+    let infos: Vec<_> = files
+        .iter()
+        .filter(|(name, _)| name.ends_with(".narinfo") && !name.starts_with(".ferry-"))
+        .collect();
+    for (_, text) in &infos {
+        let narinfo = narinfo::parse(&StoreDir::default(), text).unwrap();
+        assert_eq!(files[&narinfo.url].len() as u64, narinfo.file_size.unwrap());
+        for reference in narinfo.info.references.iter() {
+            let is_there = files.contains_key(&narinfo::file_name(reference));
+            assert!(is_there, "{} refers to {reference}", narinfo.info.path);
+        }
+    }
+    infos.len()
 }
 
 /// All that a store has.

@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueHint};
+use ferry_store::shard::Shard;
 
 use super::cache_index::{self, CacheIndex};
+use super::cache_prune::{self, CachePrune};
 use super::cache_sign::{self, CacheSign};
 use super::cache_verify::{self, CacheVerify};
 use super::{SignWith, Trust, What};
@@ -46,6 +48,10 @@ pub(crate) struct Copy {
     /// Copy the build logs of the derivations, too, which `nix log` shows
     #[arg(long)]
     pub(crate) with_logs: bool,
+    /// Copy only one part of it, `0/4` to `3/4`, and let other machines copy the others: into the same
+    /// binary cache, at any time
+    #[arg(long, value_name = "INDEX/COUNT")]
+    pub(crate) shard: Option<Shard>,
     /// Do not insist on signatures (a daemon obeys only users whom it trusts)
     #[arg(long)]
     pub(crate) no_check_sigs: bool,
@@ -67,6 +73,9 @@ pub(crate) enum Cache {
     /// List what is in a binary cache: names and sizes
     #[command(after_help = cache_index::EXAMPLES)]
     Index(CacheIndex),
+    /// Take out of a binary cache what nobody wants any more
+    #[command(after_help = cache_prune::EXAMPLES)]
+    Prune(CachePrune),
 }
 
 #[derive(Args)]
@@ -90,6 +99,10 @@ pub(crate) struct CacheCreate {
         conflicts_with_all = ["set", "query_file", "also", "trace", "file", "expr"]
     )]
     pub(crate) references_graph: Vec<PathBuf>,
+    /// Write only one part of it, `0/4` to `3/4`, and let other machines write the others: into the same
+    /// binary cache, at any time
+    #[arg(long, value_name = "INDEX/COUNT")]
+    pub(crate) shard: Option<Shard>,
     /// How to compress: `none`, `xz` (the default), `zstd`, `gzip` or `bzip2`
     #[arg(long, value_name = "METHOD")]
     pub(crate) compression: Option<String>,

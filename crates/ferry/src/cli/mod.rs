@@ -3,6 +3,7 @@
 mod bundle;
 mod cache;
 mod cache_index;
+mod cache_prune;
 mod cache_sign;
 mod cache_verify;
 mod convert;
@@ -23,6 +24,7 @@ use tracing_subscriber::EnvFilter;
 pub(crate) use self::bundle::{BundleKeys, Info, Load, Ls, Repair, Trust, Verify};
 pub(crate) use self::cache::{Cache, CacheCreate, Copy};
 pub(crate) use self::cache_index::{CacheIndex, SortBy};
+pub(crate) use self::cache_prune::CachePrune;
 pub(crate) use self::cache_sign::CacheSign;
 pub(crate) use self::cache_verify::CacheVerify;
 pub(crate) use self::convert::{Convert, Format};

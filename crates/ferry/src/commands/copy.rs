@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use ferry_bundle::{BundleWriter, PackOptions};
-use ferry_cache::CacheAddress;
+use ferry_cache::{BinaryCache, CacheAddress};
 use ferry_formats::StoreDir;
 use ferry_formats::keys::SecretKey;
 use ferry_store::build_logs::{LogReport, copy_build_logs};
 use ferry_store::selection::Selection;
+use ferry_store::shard::Shard;
 use ferry_store::trust::TrustPolicy;
 use ferry_store::uri::Purpose;
 use ferry_store::{CopyReport, Destination, Error, Protection, Store, copy};
@@ -44,7 +45,7 @@ pub(crate) fn run(context: &Context, options: &Copy) -> Result<(), Failure> {
         no_check_sigs: options.no_check_sigs,
         trust: &options.trust,
         set: if options.all { "all" } else { &options.what.set },
-        with_logs: options.with_logs,
+        extras: Extras { with_logs: options.with_logs, shard: options.shard },
     };
     let keys = secret_keys(&options.sign.sign_key)?;
     let sent = send(context, store, &target, selection, keys)?;
@@ -58,7 +59,14 @@ pub(super) struct Target<'a> {
     pub(super) trust: &'a Trust,
     /// What a bundle says it holds.
     pub(super) set: &'a str,
+    pub(super) extras: Extras,
+}
+
+/// What only some destinations know.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Extras {
     pub(super) with_logs: bool,
+    pub(super) shard: Option<Shard>,
 }
 
 /// What was copied, and to what.
@@ -66,6 +74,8 @@ pub(super) struct Sent {
     pub(super) destination: String,
     pub(super) report: CopyReport,
     logs: Option<LogReport>,
+    /// Of a part: how many paths wait for others.
+    waiting: Option<usize>,
 }
 
 /// Copies to a bundle, a binary cache or a store.
@@ -83,7 +93,10 @@ pub(super) fn send(
         let address = CacheAddress::parse(target.address)?;
         keys.extend(secret_keys(&address.secret_key_files)?);
         let cache = open_cache(context, target.address, &address, store.store_dir())?;
-        return deliver(context, store, &cache, selection, &keys, target.with_logs);
+        return into_cache(context, store, cache, selection, &keys, target.extras);
+    }
+    if target.extras.shard.is_some() {
+        return Err(not_in_parts());
     }
     let trust = match target.no_check_sigs {
         true => TrustPolicy::accept_all(),
@@ -92,20 +105,43 @@ pub(super) fn send(
     let given = &target.trust.trusted_public_key;
     let there =
         context.open_store(target.address, Purpose::Write, trust, target.no_check_sigs, given)?;
-    deliver(context, store, there.destination(), selection, &keys, target.with_logs)
+    deliver(context, store, there.destination(), selection, &keys, target.extras.with_logs)
 }
 
-/// Copies, and tells what was copied.
-pub(super) fn carry(
+/// Only in a binary cache parts find together.
+fn not_in_parts() -> Failure {
+    Failure::usage("--shard takes a binary cache to copy to")
+}
+
+/// Copies into a binary cache, a part of it if one is named.
+pub(super) fn into_cache(
     context: &Context,
     store: &dyn Store,
-    destination: &dyn Destination,
-    selection: Selection,
+    mut cache: BinaryCache,
+    mut selection: Selection,
     keys: &[SecretKey],
-    with_logs: bool,
-) -> Result<(), Failure> {
-    let sent = deliver(context, store, destination, selection, keys, with_logs)?;
-    tell(context, &sent, store.store_dir())
+    extras: Extras,
+) -> Result<Sent, Failure> {
+    if let Some(shard) = extras.shard {
+        if !cache.can_be_listed() {
+            return Err(Failure::usage(
+                "--shard: whoever ends last puts the parts together, for which the cache has to be \
+                 listed; on the web it cannot be",
+            ));
+        }
+        let (mine, others): (_, BTreeMap<_, _>) =
+            selection.infos.into_iter().partition(|(path, _)| shard.holds(path));
+        selection.infos = mine;
+        cache = cache.awaiting(others.into_keys().collect());
+    }
+    let sent = deliver(context, store, &cache, selection, keys, extras.with_logs)?;
+    if cache.waiting() > 0 {
+        context.talk.say(format!(
+            "{} wait for what they refer to, until the other parts are there",
+            output::paths(cache.waiting() as u64)
+        ));
+    }
+    Ok(Sent { waiting: extras.shard.map(|_| cache.waiting()), ..sent })
 }
 
 fn deliver(
@@ -126,7 +162,7 @@ fn deliver(
             )?),
             false => None,
         };
-    Ok(Sent { destination: destination.describe(), report, logs })
+    Ok(Sent { destination: destination.describe(), report, logs, waiting: None })
 }
 
 /// What the options take out of a source.
@@ -165,8 +201,11 @@ fn into_bundle(
     selection: Selection,
     keys: &[SecretKey],
 ) -> Result<Sent, Failure> {
-    if target.with_logs {
+    if target.extras.with_logs {
         return Err(Failure::usage("a bundle keeps no build logs"));
+    }
+    if target.extras.shard.is_some() {
+        return Err(not_in_parts());
     }
     let _protection = protect(context, store, &selection)?;
     let pack = PackOptions {
@@ -181,11 +220,17 @@ fn into_bundle(
         let bundle = BundleWriter::new(sink, name, store.store_dir().clone(), pack);
         copy(store, &bundle, selection.infos, keys, &*context.bars)
     })?;
-    Ok(Sent { destination: format!("bundle {}", target.address), report, logs: None })
+    Ok(Sent {
+        destination: format!("bundle {}", target.address),
+        report,
+        logs: None,
+        waiting: None,
+    })
 }
 
-fn tell(context: &Context, sent: &Sent, store_dir: &StoreDir) -> Result<(), Failure> {
-    let Sent { destination, report, logs } = sent;
+/// Tells what was copied.
+pub(super) fn tell(context: &Context, sent: &Sent, store_dir: &StoreDir) -> Result<(), Failure> {
+    let Sent { destination, report, logs, waiting } = sent;
     if context.json {
         let mut fields = copied::fields(report, store_dir);
         let logs = logs.as_ref().map(|LogReport { added, present, absent }| {
@@ -194,6 +239,9 @@ fn tell(context: &Context, sent: &Sent, store_dir: &StoreDir) -> Result<(), Fail
         if let Some(object) = fields.as_object_mut() {
             object.insert("realisations".to_owned(), copied::realisations(report));
             object.insert("logs".to_owned(), json!(logs));
+            if let Some(waiting) = waiting {
+                object.insert("waiting".to_owned(), json!(waiting));
+            }
         }
         output::json(fields)?;
     }

@@ -15,7 +15,7 @@ use ferry_store::trust::TrustPolicy;
 
 use self::report::Report;
 use super::copied;
-use super::copy::{Sent, Target, send};
+use super::copy::{Extras, Sent, Target, send};
 use crate::cli::{Missing, Sources};
 use crate::context::Context;
 use crate::failure::Failure;
@@ -167,7 +167,7 @@ fn fetch(
         no_check_sigs: options.no_check_sigs,
         trust: &options.trust,
         set: &options.what.set,
-        with_logs: false,
+        extras: Extras::default(),
     };
     let roots = unreferenced(&infos.values().cloned().collect::<Vec<_>>());
     send(context, &offered, &target, Selection { roots, infos }, Vec::new())

@@ -3,7 +3,7 @@
 use ferry_cache::{CacheAddress, Compression, CompressionSetting};
 
 use crate::cli::CacheCreate;
-use crate::commands::copy::{carry, taken};
+use crate::commands::copy::{Extras, into_cache, taken, tell};
 use crate::context::{Context, secret_keys};
 use crate::failure::Failure;
 use crate::sources::{OpenSource, cache_address, everything, open_cache};
@@ -20,7 +20,9 @@ pub(super) fn run(context: &Context, options: &CacheCreate) -> Result<(), Failur
         taken(context, &options.what, &options.from, &source)?
     };
     let cache = open_cache(context, &options.to, &address, store.store_dir())?;
-    carry(context, store, &cache, selection, &keys, options.with_logs)
+    let extras = Extras { with_logs: options.with_logs, shard: options.shard };
+    let sent = into_cache(context, store, cache, selection, &keys, extras)?;
+    tell(context, &sent, store.store_dir())
 }
 
 /// Where the cache is, and how to write it.

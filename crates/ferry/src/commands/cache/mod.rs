@@ -2,6 +2,7 @@
 
 mod create;
 mod index;
+mod prune;
 mod sign;
 mod verify;
 
@@ -20,6 +21,7 @@ use crate::sources::{cache_address, open_cache};
 pub(super) fn run(context: &Context, command: &Cache) -> Result<ExitCode, Failure> {
     match command {
         Cache::Create(options) => create::run(context, options).map(|()| ExitCode::SUCCESS),
+        Cache::Prune(options) => prune::run(context, options).map(|()| ExitCode::SUCCESS),
         Cache::Sign(options) => sign::run(context, options),
         Cache::Index(options) => index::run(context, options),
         Cache::Verify(options) => verify::run(context, options),

@@ -369,6 +369,27 @@ mod tests {
     }
 
     #[test]
+    fn a_small_file_that_is_stored_compressed_and_says_so_is_read_as_what_it_was() {
+        use std::io::Write as _;
+        let Some(server) = S3Server::start() else { return };
+        server.bucket("bucket");
+        let bucket = bucket(&server, "bucket");
+        let text = b"StorePath: the text of a narinfo".repeat(100);
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        gzip.write_all(&text).unwrap();
+        let zstd = zstd::encode_all(text.as_slice(), 3).unwrap();
+        for (encoding, bytes) in [("gzip", gzip.finish().unwrap()), ("zstd", zstd)] {
+            let mut attributes = object_store::Attributes::new();
+            attributes.insert(Attribute::ContentEncoding, encoding.into());
+            let options = object_store::PutOptions { attributes, ..Default::default() };
+            let key = bucket.key("x.narinfo").unwrap();
+            bucket.run("x", bucket.store.put_opts(&key, bytes.into(), options)).unwrap();
+            assert_eq!(bucket.get("x.narinfo", 4000).unwrap().unwrap(), text, "{encoding}");
+            assert!(bucket.get("x.narinfo", 100).is_err(), "{encoding}");
+        }
+    }
+
+    #[test]
     fn a_thread_of_an_asynchronous_runtime_is_refused_and_does_not_panic() {
         let address = BucketAddress::parse("b").unwrap();
         let bucket = Bucket::new(&address, &HttpOptions::default()).unwrap();

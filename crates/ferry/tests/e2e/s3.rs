@@ -67,11 +67,21 @@ fn ferry_reads_a_bucket_that_nix_wrote_and_writes_the_same_bytes() {
     let [nix_files, ferry_files] = directories.map(|directory| files(&directory));
     assert!(nix_files == ferry_files, "{:?} {:?}", nix_files.keys(), ferry_files.keys());
 
-    let receiver = machine(&world, NixVersion::V2_34);
-    let copy = ["copy", "--all", "--from", &by_nix, "--to", "local", "--no-check-sigs"];
-    ferry(&receiver, copy).online().ok();
-    assert_eq!(all_valid(&receiver), closure(&sender.machine, &sender.top));
-    assert_store_is_whole(&receiver);
+    // Narinfos may be stored compressed.
+    let compressed =
+        address(&server, "compressed", &format!("{parameters}&narinfo-compression=br"));
+    let directory = server.bucket("compressed");
+    nix(&sender, &["copy", &sender.top, "--to", &compressed]).ok();
+    assert!(files(&directory) != nix_files);
+    // For writing they are not, and the parameter is refused.
+    let compressed = address(&server, "compressed", "");
+    for from in [by_nix, compressed] {
+        let receiver = machine(&world, NixVersion::V2_34);
+        let copy = ["copy", "--all", "--from", &from, "--to", "local", "--no-check-sigs"];
+        ferry(&receiver, copy).online().ok();
+        assert_eq!(all_valid(&receiver), closure(&sender.machine, &sender.top), "{from}");
+        assert_store_is_whole(&receiver);
+    }
 }
 
 #[test]

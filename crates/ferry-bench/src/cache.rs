@@ -37,14 +37,19 @@ pub(crate) fn out(freight: &Freight, compressions: &[&'static str], rounds: u32)
     section(format!("A cache of {}", freight.name), "bytes out", rounds, cases)
 }
 
-/// The same cache read, from a disk and from a web server here, into an empty store.
+/// The same cache read into an empty store, from a disk, and, unless it is of derivations (which
+/// ferry cannot name in a cache that it cannot list), from a web server here.
 pub(crate) fn into_store(freight: &Freight, rounds: u32) -> Section {
     freight.bring_cache();
     let origin = Origin::start();
-    serve(&origin, &freight.there.path(CACHE), "");
+    let mut places = vec![("file://", format!("file://{CACHE}"))];
+    if !freight.is_recipe() {
+        serve(&origin, &freight.there.path(CACHE), "");
+        places.push(("http://", origin.url()));
+    }
     let empty = || freight.empty();
     let mut cases = Vec::new();
-    for (shown, address) in [("file://", format!("file://{CACHE}")), ("http://", origin.url())] {
+    for (shown, address) in places {
         let ferry = format!("ferry copy --from {shown}");
         let nix = format!("nix copy --no-check-sigs --from {shown}");
         let copy = {
@@ -68,9 +73,8 @@ pub(crate) fn again(freight: &Freight, rounds: u32) -> Section {
     create(freight, &address).ok();
     shell(here, &format!("nix-store --query --requisites {roots} > {ALL}")).ok();
     // As many arguments as there are paths do not fit otherwise.
-    let all = |command: &str| {
-        shell(here, &format!("ulimit -s 65536; {command} $(cat {ALL})")).measure()
-    };
+    let all =
+        |command: &str| shell(here, &format!("ulimit -s 65536; {command} $(cat {ALL})")).measure();
     let from_roots = "ferry cache create, again";
     let each_named = "ferry cache create, again, every path named";
     let nix_address = address.clone();
@@ -83,7 +87,7 @@ pub(crate) fn again(freight: &Freight, rounds: u32) -> Section {
             all(&format!("ferry cache create --quiet --set x --to '{address}'"))
         }),
         Case::peer("nix copy --to file://, again, every path named", each_named, || {
-            all(&format!("nix copy {} --to '{address}'", freight.nix_kind()))
+            all(&format!("nix copy --to '{address}'"))
         }),
     ];
     let title = format!("A cache where all of it is already: {}", freight.name);
@@ -96,8 +100,8 @@ fn create(freight: &Freight, address: &str) -> MachineCommand {
 }
 
 fn ferry_copy(freight: &Freight, options: &[&str]) -> MachineCommand {
-    // With what it refers to, as `nix copy` has it.
-    freight.there.command("ferry").args(["copy", "--quiet", "--set", "x"]).args(options).args(&freight.roots)
+    let copy = freight.there.command("ferry").args(["copy", "--quiet"]).args(options);
+    if freight.is_recipe() { copy.arg("--all") } else { copy.args(&freight.roots) }
 }
 
 /// Serves the files below a directory.

@@ -37,14 +37,19 @@ pub(crate) fn out(freight: &Freight, compressions: &[&'static str], rounds: u32)
     section(format!("A cache of {}", freight.name), "bytes out", rounds, cases)
 }
 
-/// The same cache read, from a disk and from a web server here, into an empty store.
+/// The same cache read into an empty store, from a disk, and, unless it is of derivations (which
+/// ferry cannot name in a cache that it cannot list), from a web server here.
 pub(crate) fn into_store(freight: &Freight, rounds: u32) -> Section {
     freight.bring_cache();
     let origin = Origin::start();
-    serve(&origin, &freight.there.path(CACHE), "");
+    let mut places = vec![("file://", format!("file://{CACHE}"))];
+    if !freight.is_recipe() {
+        serve(&origin, &freight.there.path(CACHE), "");
+        places.push(("http://", origin.url()));
+    }
     let empty = || freight.empty();
     let mut cases = Vec::new();
-    for (shown, address) in [("file://", format!("file://{CACHE}")), ("http://", origin.url())] {
+    for (shown, address) in places {
         let ferry = format!("ferry copy --from {shown}");
         let nix = format!("nix copy --no-check-sigs --from {shown}");
         let copy = {
@@ -82,7 +87,7 @@ pub(crate) fn again(freight: &Freight, rounds: u32) -> Section {
             all(&format!("ferry cache create --quiet --set x --to '{address}'"))
         }),
         Case::peer("nix copy --to file://, again, every path named", each_named, || {
-            all(&format!("nix copy {} --to '{address}'", freight.nix_kind()))
+            all(&format!("nix copy --to '{address}'"))
         }),
     ];
     let title = format!("A cache where all of it is already: {}", freight.name);
@@ -95,13 +100,8 @@ fn create(freight: &Freight, address: &str) -> MachineCommand {
 }
 
 fn ferry_copy(freight: &Freight, options: &[&str]) -> MachineCommand {
-    // With what it refers to, as `nix copy` has it.
-    freight
-        .there
-        .command("ferry")
-        .args(["copy", "--quiet", "--set", "x"])
-        .args(options)
-        .args(&freight.roots)
+    let copy = freight.there.command("ferry").args(["copy", "--quiet"]).args(options);
+    if freight.is_recipe() { copy.arg("--all") } else { copy.args(&freight.roots) }
 }
 
 /// Serves the files below a directory.

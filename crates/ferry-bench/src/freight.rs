@@ -27,7 +27,8 @@ pub(crate) struct Freight {
 }
 
 impl Freight {
-    fn is_recipe(&self) -> bool {
+    /// Whether it is derivations.
+    pub(crate) fn is_recipe(&self) -> bool {
         self.roots.iter().all(|root| root.ends_with(".drv"))
     }
 
@@ -37,7 +38,7 @@ impl Freight {
     }
 
     /// What makes `nix copy` carry the same.
-    pub(crate) fn nix_kind(&self) -> &'static str {
+    fn nix_kind(&self) -> &'static str {
         if self.is_recipe() { "--derivation" } else { "" }
     }
 

@@ -43,7 +43,7 @@ pub(crate) enum Name {
     Growth,
     /// The recipe of a large graph, into a binary cache
     CacheOut,
-    /// The same, from a binary cache into a store
+    /// The same, and real trees, from a binary cache into a store
     CacheIn,
     /// A binary cache that has all of it already
     CacheAgain,
@@ -116,7 +116,9 @@ impl Bench {
             Name::Verify => vec![self.verify()],
             Name::Growth => vec![self.growth()],
             Name::CacheOut => vec![cache::out(&recipe(), &["zstd", "xz", "none"], runs)],
-            Name::CacheIn => vec![cache::into_store(&recipe(), runs)],
+            Name::CacheIn => {
+                vec![cache::into_store(&recipe(), runs), cache::into_store(self.real(), runs)]
+            }
             Name::CacheAgain => vec![cache::again(&recipe(), runs)],
             Name::CacheTrees => {
                 let trees = [self.real(), self.mixed(), self.noise()];

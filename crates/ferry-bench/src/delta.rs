@@ -34,10 +34,10 @@ const PATCH: &str = "/data/patch.zst";
 const NARS: [&str; 2] = ["/data/old.nar", "/data/new.nar"];
 
 impl Delta {
-    /// Copies the machine's `/usr`, up to `bytes` bytes of it, with store paths in it: the update has
-    /// other hashes everywhere, and one file in 20 has other content.
-    pub(crate) fn of_hashes(here: Machine, bytes: u64) -> Self {
-        let from = here.path("/usr");
+    /// Copies the `/usr` of a system, up to `bytes` bytes of it, with store paths in it: the update
+    /// has other hashes everywhere, and one file in 20 has other content.
+    pub(crate) fn of_hashes(here: Machine, root: &Path, bytes: u64) -> Self {
+        let from = root.join("usr");
         let trees = [0, 1].map(|version| (from.clone(), Copy { bytes, ..Copy::of(version) }));
         Self::new(here, "all hashes and one file in 20 changed", trees)
     }

@@ -101,8 +101,9 @@ impl Bench {
             Name::Delta => {
                 let (bytes, runs) = (self.options.mixed, self.options.runs);
                 let systems = [NixVersion::V2_8, NixVersion::V2_26].map(|it| self.world.root(it));
+                let root = self.world.root(self.options.nix);
                 vec![
-                    Delta::of_hashes(self.machine(), bytes).section(runs),
+                    Delta::of_hashes(self.machine(), &root, bytes).section(runs),
                     Delta::of_systems(self.machine(), systems, bytes).section(runs),
                 ]
             }

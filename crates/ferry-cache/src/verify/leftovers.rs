@@ -1,5 +1,7 @@
 //! What a cache has besides: files that nothing names, realisations, its description.
 
+use std::collections::HashSet;
+
 use ferry_formats::{StorePath, narinfo};
 use ferry_store::message::harmless;
 use ferry_store::parallel::in_parallel;
@@ -9,7 +11,7 @@ use super::names::Names;
 use super::{Fault, FaultKind};
 use crate::place::{CACHE_INFO, Place};
 use crate::walk::hash_part;
-use crate::{BinaryCache, CacheError, directory};
+use crate::{BinaryCache, CacheError, directory, pending};
 
 /// What of the cache's description is no `NAME: VALUE`.
 pub(super) fn cache_info(cache: &BinaryCache) -> Result<Vec<Fault>, CacheError> {
@@ -27,8 +29,11 @@ pub(super) fn orphans(cache: &BinaryCache, names: &Names) -> Result<Vec<Fault>, 
     let mut add = |kind, file: &str, size, message: &str| {
         faults.push(Fault { size, ..fault(kind, file, message.to_owned()) });
     };
+    // Narinfos that wait for other machines name theirs, too.
+    let waiting = pending::all(&cache.place, &cache.store_dir)?;
+    let waited_for: HashSet<&str> = waiting.iter().map(|one| one.narinfo.url.as_str()).collect();
     for (name, entry) in names.like(|name| name.starts_with("nar/")) {
-        if !entry.is_named() {
+        if !entry.is_named() && !waited_for.contains(name) {
             add(FaultKind::OrphanNar, name, Some(entry.size), "no narinfo names it");
         }
     }

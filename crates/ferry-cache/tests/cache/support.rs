@@ -15,7 +15,7 @@ use ferry_store::{CopyReport, Destination, Result, Store, copy};
 use ferry_test_world::{Machine, NixVersion, Origin, World, crossing};
 use tempfile::TempDir;
 
-pub(crate) use crate::asking::{explorer, impatient, missing, parse, path, run_closure, text};
+pub(crate) use crate::asking::{explorer, impatient, parse, path, run_closure, text};
 
 /// The binary cache at an address.
 pub(crate) fn open(address: &str) -> BinaryCache {

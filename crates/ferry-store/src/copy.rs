@@ -9,7 +9,7 @@ use ferry_formats::{PathInfo, StorePath};
 use crate::admission::{self, Checks, Plan};
 use crate::closure::closure;
 use crate::progress::Progress;
-use crate::{Destination, Error, Result, Store};
+use crate::{Destination, Error, Result, SignatureCheck, Store};
 
 /// What a copy did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -143,10 +143,17 @@ fn transfer(
     progress: &dyn Progress,
 ) -> Result<()> {
     let known = destination.output_paths();
+    let is_shared = matches!(destination.signature_check(), SignatureCheck::NotNeeded);
     let mut checks = Checks::new(destination.store_dir().clone(), known, |path: &StorePath| {
         let text = match destination.awaits(path) {
             true => source.derivation_text(path),
             false => destination.derivation_text(path),
+        };
+        let text = match text {
+            // Others bring what needs something that is yet to come from here, and others take
+            // things away. Nothing becomes valid by this.
+            Err(_) if is_shared => source.derivation_text(path),
+            text => text,
         };
         text.map_err(|error| error.to_string())
     });

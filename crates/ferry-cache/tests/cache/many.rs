@@ -19,7 +19,7 @@ fn chain() -> Objects {
     for number in 0..COUNT {
         let below = format!("p{}", number.saturating_sub(1));
         let references: &[&str] = if number == 0 { &[] } else { &[&below] };
-        let size = if number % 40 == 39 { 200_000 } else { 10 * number + 1 };
+        let size = if number % 40 == 39 { 200_000 + number } else { 10 * number + 1 };
         objects.add(&format!("p{number}"), &vec![b'x'; size], references);
     }
     objects
@@ -49,10 +49,10 @@ fn many_small_paths_go_in_and_out() {
 }
 
 #[test]
-fn one_that_is_damaged_among_many_is_named_and_only_those_before_it_become_valid() {
+fn one_that_is_damaged_among_many_is_named_and_nothing_that_refers_to_it_becomes_valid() {
     for compression in ["none", "zstd"] {
         let (directory, place) = cache(compression);
-        for bad in [0, 1, 57, COUNT - 1] {
+        for bad in [0, 57, COUNT - 1] {
             let bad_name = format!("p{bad}");
             let nar = directory.path().join(narinfo(&directory, &bad_name).url);
             let whole = fs::read(&nar).unwrap();
@@ -69,8 +69,6 @@ fn one_that_is_damaged_among_many_is_named_and_only_those_before_it_become_valid
                 assert!(error.contains(&text(&bad_name)), "{error}");
                 let there = store.present(&[path(&bad_name), last]).unwrap();
                 assert_eq!(there, [None, None], "{error}");
-                let valid = store.present(&[path(&format!("p{}", bad.saturating_sub(1)))]).unwrap();
-                assert_eq!(valid[0].is_some(), bad > 0, "{error}");
             }
             fs::write(&nar, &whole).unwrap();
         }

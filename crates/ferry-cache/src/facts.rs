@@ -1,4 +1,5 @@
-//! The narinfos of a binary cache as facts: what is not in a store here, and what it refers to.
+//! A binary cache as facts: what is not in a store here, and what it refers to, by its narinfos;
+//! derivations, where the cache has them, by their texts.
 //!
 //! Signatures are not checked: these facts are for working out what is needed. Whether a path may
 //! become valid somewhere is decided when it is copied there.
@@ -9,6 +10,7 @@ use ferry_formats::narinfo::{self, Narinfo};
 use ferry_formats::{StoreDir, StorePath};
 use ferry_graph::{Facts, FactsError, Ledger, NodeId, ObjectFacts, Question};
 use ferry_store::Store as _;
+use ferry_store::facts::enter_derivations;
 
 use crate::answers::Answers;
 use crate::{BinaryCache, CacheError};
@@ -76,16 +78,31 @@ impl Facts for CacheFacts<'_> {
     }
 
     fn learn(&mut self, question: Question<'_>, ledger: &mut Ledger<'_>) -> Result<(), FactsError> {
-        let Question::Objects(nodes) = question else { return Ok(()) };
-        let paths: Vec<StorePath> = nodes.iter().filter_map(|node| ledger.path(*node)).collect();
+        let (nodes, is_about_derivations) = match question {
+            Question::Objects(nodes) => (nodes, false),
+            Question::Derivations(nodes) => (nodes, true),
+            _ => return Ok(()),
+        };
+        let mut paths: Vec<StorePath> =
+            nodes.iter().filter_map(|node| ledger.path(*node)).collect();
+        if is_about_derivations {
+            paths.retain(StorePath::is_derivation);
+        }
         for batch in paths.chunks(BATCH) {
+            let mut derivations = Vec::new();
             for (narinfo, is_new) in self.ask(batch)? {
                 let Some(narinfo) = narinfo else { continue };
-                enter(&narinfo, self.cache.store_dir(), ledger);
+                if is_about_derivations {
+                    self.cache.note(&narinfo)?;
+                    derivations.push(narinfo.info.clone());
+                } else {
+                    enter(&narinfo, self.cache.store_dir(), ledger);
+                }
                 if is_new {
                     self.cache.keep(narinfo);
                 }
             }
+            enter_derivations(self.cache, &derivations, ledger)?;
         }
         Ok(())
     }

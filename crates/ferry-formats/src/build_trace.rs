@@ -3,7 +3,7 @@
 //! Binary caches keep one file an output, in JSON, in one of two layouts:
 //!
 //! - up to Nix 2.34 `realisations/sha256:HASH!OUTPUT.doi`, under the hash of the derivation that
-//!   [`realisation`](crate::realisation) computes. The file repeats that, and says on which other
+//!   [`realisation`] computes. The file repeats that, and says on which other
 //!   realisations the output depends (which Nix 2.34 leaves empty).
 //! - from Nix 2.35 on `build-trace-v2/NAME.drv/OUTPUT.doi`, under the resolved derivation, with
 //!   path and signatures only.

@@ -118,7 +118,7 @@ impl VolumeWriter {
 
     /// Adds parity, and moves all volumes to their places, the first one first, once all of them
     /// are whole and on the disk beside those. Stopped while it moves them, it leaves them where
-    /// [`Volumes::find`] finds them.
+    /// [`Volumes::find`](super::Volumes::find) finds them.
     ///
     /// # Errors
     /// When something cannot be written; then there are none.

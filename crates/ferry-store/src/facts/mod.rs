@@ -26,5 +26,5 @@ mod trace_line;
 pub(crate) use derivations::read_one as read_derivation;
 pub use local::LocalFacts;
 pub use references_graph::{ReferencesGraph, ReferencesGraphEntry, ReferencesGraphError};
-pub use store::StoreFacts;
+pub use store::{StoreFacts, enter_derivations};
 pub use trace::{Need, OutputOf, Outside, Trace, TraceError, TraceHeader, Unfinished, Why};

@@ -48,17 +48,6 @@ impl<'a> StoreFacts<'a> {
         Ok(())
     }
 
-    fn learn_derivations(&self, paths: &[StorePath], ledger: &mut Ledger<'_>) -> Result<()> {
-        let wanted = self.infos(paths)?;
-        let store_dir = self.store.store_dir();
-        let mut texts = Texts::new(store_dir);
-        self.store.read_nars(&wanted, &mut |info, nar| {
-            let text = read_single_file(store_dir, info, nar)?;
-            texts.push(info.path.clone(), text, ledger)
-        })?;
-        texts.enter(ledger)
-    }
-
     fn learn_derivers(&self, paths: &[StorePath], ledger: &mut Ledger<'_>) -> Result<()> {
         for path in paths {
             let output = ledger.node(path);
@@ -69,6 +58,24 @@ impl<'a> StoreFacts<'a> {
         }
         Ok(())
     }
+}
+
+/// Reads derivations that are in a store, and enters what they say.
+///
+/// # Errors
+/// When one of them cannot be read, or is no derivation.
+pub fn enter_derivations(
+    store: &dyn Store,
+    derivations: &[PathInfo],
+    ledger: &mut Ledger<'_>,
+) -> Result<()> {
+    let store_dir = store.store_dir();
+    let mut texts = Texts::new(store_dir);
+    store.read_nars(derivations, &mut |info, nar| {
+        let text = read_single_file(store_dir, info, nar)?;
+        texts.push(info.path.clone(), text, ledger)
+    })?;
+    texts.enter(ledger)
 }
 
 impl Facts for StoreFacts<'_> {
@@ -93,7 +100,7 @@ impl Facts for StoreFacts<'_> {
             Question::Derivations(wanted) => {
                 let mut paths = paths(ledger, wanted);
                 paths.retain(StorePath::is_derivation);
-                self.learn_derivations(&paths, ledger)?;
+                enter_derivations(self.store, &self.infos(&paths)?, ledger)?;
             }
             Question::Derivers(wanted) => self.learn_derivers(&paths(ledger, wanted), ledger)?,
             Question::Everything => {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use ferry_test_world::{Machine, NixVersion, World};
+use ferry_test_world::{Machine, NixVersion, Origin, World};
 use serde::Deserialize;
 
 use crate::support::{
@@ -47,6 +47,26 @@ fn copied(output: &[u8]) -> Copied {
 /// Copies a directory from one machine's disk to another's.
 fn carry_directory(from: &Machine, to: &Machine, directory: &str) {
     to.copy_in(from.path(directory), directory);
+}
+
+#[test]
+fn a_recipe_is_copied_out_of_a_cache_that_nobody_can_list() {
+    on_each_built(|world, sender| {
+        let version = sender.machine.version();
+        let recipe = ["copy", &sender.derivation, "--set", "recipe"];
+        let cache = ["--to", "file:///data/cache?compression=zstd"];
+        ferry(&sender.machine, [&recipe[..], &cache].concat()).ok();
+        let origin = Origin::start();
+        for (name, bytes) in files(&sender.machine.path("/data/cache")) {
+            origin.serve(&format!("/{name}"), bytes);
+        }
+
+        let island = machine(world, version);
+        let from = ["--from", &origin.url(), "--to", "local"];
+        ferry(&island, [&recipe[..], &from].concat()).online().ok();
+        assert_eq!(all_valid(&island), closure(&sender.machine, &sender.derivation), "{version}");
+        assert_store_is_whole(&island);
+    });
 }
 
 #[test]

@@ -31,14 +31,7 @@ impl PathList {
     /// When it cannot be read, is too long, or a line is not a store path.
     pub fn read(file: &Path, store_dir: &StoreDir) -> Result<Self> {
         let name = file.display().to_string();
-        let ending = file.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
-        let method = match ending {
-            "xz" => Compression::Xz,
-            "zst" => Compression::Zstd,
-            "gz" => Compression::Gzip,
-            "bz2" => Compression::Bzip2,
-            _ => Compression::None,
-        };
+        let method = Compression::of_file(&name);
         let failed = || Error::io(format!("read {name}"));
         let mut text = Vec::new();
         match File::open(file) {

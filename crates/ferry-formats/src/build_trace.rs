@@ -156,6 +156,14 @@ fn base16(digits: &str) -> Option<[u8; 32]> {
 }
 
 impl Realisation {
+    /// Reads the file of a binary cache that is called `name`, relative to the cache.
+    ///
+    /// # Errors
+    /// When it is not called like one, and as [`parse`](Self::parse).
+    pub fn of_file(name: &str, text: &[u8]) -> Result<Self, RealisationError> {
+        Self::parse(&DrvOutput::of_file(name)?, text)
+    }
+
     /// Reads the file of a binary cache about `id`.
     ///
     /// # Errors

@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, SystemTime};
 
 use ferry_formats::StorePath;
+use ferry_formats::build_trace::Realisation;
 use ferry_store::parallel::in_parallel;
 use ferry_store::progress::Progress;
 use ferry_store::shard::Shard;
@@ -255,7 +256,9 @@ impl BinaryCache {
             }
         }
         let outputs = in_parallel(&scan.realisations, self.place.connections(), |name| {
-            Ok::<_, CacheError>(self.place.get(name)?.and_then(|text| scan::output_of(&text)))
+            let text = self.place.get(name)?.unwrap_or_default();
+            // What nobody understands stays.
+            Ok::<_, CacheError>(Realisation::of_file(name, &text).ok().map(|found| found.path))
         })?;
         for (name, output) in scan.realisations.iter().zip(outputs) {
             let Some(output) = output else { continue };

@@ -183,13 +183,6 @@ fn is_nar(name: &str) -> bool {
     name.split_once(".nar").is_some_and(|(_, rest)| rest.is_empty() || rest.starts_with('.'))
 }
 
-/// The path that a realisation is about: its name is all that the file has.
-pub(super) fn output_of(text: &[u8]) -> Option<StorePath> {
-    let value: serde_json::Value = serde_json::from_slice(text).ok()?;
-    let path = value.get("outPath")?.as_str()?;
-    StorePath::from_basename(path.rsplit('/').next()?.as_bytes()).ok()
-}
-
 /// The NAR that an entry about debugging information leads to, relative to the cache.
 pub(super) fn archive_of(text: &[u8]) -> Option<String> {
     let value: serde_json::Value = serde_json::from_slice(text).ok()?;

@@ -2,10 +2,10 @@
 
 use std::collections::HashSet;
 
-use ferry_formats::{StorePath, narinfo};
+use ferry_formats::build_trace::Realisation;
+use ferry_formats::narinfo;
 use ferry_store::message::harmless;
 use ferry_store::parallel::in_parallel;
-use serde_json::Value;
 
 use super::names::Names;
 use super::{Fault, FaultKind};
@@ -61,8 +61,9 @@ pub(super) fn realisations(cache: &BinaryCache, names: &Names) -> Result<Vec<Fau
     });
     let faults = in_parallel(&files, cache.place.nars_at_a_time(), |(name, _)| {
         let Some(text) = cache.place.get(name)? else { return Ok(None) };
-        let (kind, message) = match output(cache, &text) {
-            Err(reason) => (FaultKind::BadRealisation, reason),
+        let realisation = Realisation::of_file(name, &text);
+        let (kind, message) = match realisation.map(|realisation| realisation.path) {
+            Err(error) => (FaultKind::BadRealisation, error.to_string()),
             Ok(path) if names.has_narinfo(cache, &path)? => return Ok(None),
             Ok(path) => {
                 let file = narinfo::file_name(&path);
@@ -73,17 +74,6 @@ pub(super) fn realisations(cache: &BinaryCache, names: &Names) -> Result<Vec<Fau
         Ok::<_, CacheError>(Some(fault(kind, name, message)))
     })?;
     Ok(faults.into_iter().flatten().collect())
-}
-
-/// The path that a realisation is of.
-fn output(cache: &BinaryCache, text: &[u8]) -> Result<StorePath, String> {
-    let value: Value = serde_json::from_slice(text).map_err(|error| error.to_string())?;
-    let path = value.get("outPath").and_then(Value::as_str).ok_or("it has no `outPath`")?;
-    let parsed = match path.strip_prefix('/') {
-        Some(_) => cache.store_dir.parse_path(path.as_bytes()),
-        None => StorePath::from_basename(path.as_bytes()),
-    };
-    parsed.map_err(|error| format!("`outPath` is `{}`: {error}", harmless(path)))
 }
 
 fn fault(kind: FaultKind, file: &str, message: String) -> Fault {

@@ -179,6 +179,7 @@ fn what_speaks_of_paths_that_go_goes_with_them() {
         set_age(cache, name, 10 * DAY);
     };
     let derivation = |name: &str| path(&format!("{name}.drv")).to_basename();
+    let id = |name: &str| format!("sha256:{}!out", format!("{:02x}", name.len()).repeat(32));
     for name in ["top", "bottom"] {
         let file = cache.join(narinfo::file_name(&path(name)));
         let text = fs::read_to_string(&file).unwrap();
@@ -186,9 +187,10 @@ fn what_speaks_of_paths_that_go_goes_with_them() {
         let url = text.lines().find_map(|line| line.strip_prefix("URL: ")).unwrap().to_owned();
         let output = path(name).to_basename();
         write(&format!("log/{}", derivation(name)), "a log");
-        let realisation = format!(r#"{{"outPath":"{output}","signatures":[]}}"#);
-        write(&format!("realisations/sha256:{name}!out.doi"), &realisation);
-        write(&format!("build-trace-v2/{name}.drv/out.doi"), &realisation);
+        let realisation =
+            format!(r#"{{"id":"{}","outPath":"{output}","signatures":[]}}"#, id(name));
+        write(&format!("realisations/{}.doi", id(name)), &realisation);
+        write(&format!("build-trace-v2/{}/out.doi", derivation(name)), &realisation);
         let debug = format!(r#"{{"archive":"../{url}","member":"lib/x.debug"}}"#);
         write(&format!("debuginfo/{name}.debug"), &debug);
     }
@@ -199,8 +201,8 @@ fn what_speaks_of_paths_that_go_goes_with_them() {
     for name in ["bottom", "top"] {
         for file in [
             format!("log/{}", derivation(name)),
-            format!("realisations/sha256:{name}!out.doi"),
-            format!("build-trace-v2/{name}.drv/out.doi"),
+            format!("realisations/{}.doi", id(name)),
+            format!("build-trace-v2/{}/out.doi", derivation(name)),
             format!("debuginfo/{name}.debug"),
         ] {
             assert_eq!(left.contains_key(&file), name == "bottom", "{file}");

@@ -279,7 +279,8 @@ const DAMAGE: &[Damage] = &[
         what: "a realisation of what is nowhere, in the new place",
         does: |cache| {
             let path = nowhere().to_basename();
-            cache.write("build-trace-v2/x.drv/out.doi", format!(r#"{{"outPath":"{path}"}}"#));
+            let file = format!("build-trace-v2/{path}.drv/out.doi");
+            cache.write(&file, format!(r#"{{"outPath":"{path}"}}"#));
         },
         structure: &["dangling-realisation"],
         data: &[],

@@ -10,7 +10,9 @@ use std::collections::VecDeque;
 
 use thiserror::Error;
 
-use super::grammar::{FIELDS, Item, TEXTS};
+use super::grammar::{Item, TEXTS};
+use super::message;
+use super::passed::Passed;
 use super::reader::Malformed;
 use super::{
     BY_PATH, CLIENT_MAGIC, DAEMON_MAGIC, NEWEST, OLDEST, Operation, Reader, Value, Version,
@@ -144,34 +146,6 @@ enum DaemonStep {
     Wants,
     Error,
     Reply(&'static Operation),
-}
-
-/// Kinds of the daemon's messages, and what is in those that mean nothing here.
-mod message {
-    use super::{FIELDS, Item};
-
-    pub(super) const LAST: u64 = 0x616c_7473;
-    pub(super) const ERROR: u64 = 0x6378_7470;
-    pub(super) const READ: u64 = 0x6461_7461;
-    pub(super) const LOG: &[(u64, &[Item])] = &[
-        (0x6f6c_6d67, &[Item::Text]),
-        (0x6461_7416, &[Item::Text]),
-        (
-            0x5354_5254,
-            &[Item::Number, Item::Number, Item::Number, Item::Text, FIELDS, Item::Number],
-        ),
-        (0x5354_4f50, &[Item::Number]),
-        (0x5253_4c54, &[Item::Number, Item::Number, FIELDS]),
-    ];
-    /// Kind, level, name, message, position, and a trace of positions and messages.
-    pub(super) const ERROR_ITEMS: &[Item] = &[
-        Item::Text,
-        Item::Number,
-        Item::Text,
-        Item::Text,
-        Item::Number,
-        Item::Repeat(&[Item::Number, Item::Text]),
-    ];
 }
 
 /// What one step has come to.
@@ -435,34 +409,6 @@ impl Conversation {
         }
         let passed = version.min(0x100 | u64::from(NEWEST));
         Ok(passed.to_le_bytes().to_vec())
-    }
-}
-
-/// What is passed on of some bytes.
-struct Passed<'a> {
-    changed: Option<Vec<u8>>,
-    /// What follows, as far as is known as it came.
-    same: &'a [u8],
-}
-
-impl<'a> Passed<'a> {
-    /// Passes on what stands before `until`, then something new, and goes on at `from`.
-    fn put(&mut self, until: &[u8], new: &[u8], from: &'a [u8]) {
-        let count = self.same.len().saturating_sub(until.len());
-        let out = self.changed.get_or_insert_default();
-        out.extend_from_slice(self.same.get(..count).unwrap_or_default());
-        out.extend_from_slice(new);
-        self.same = from;
-    }
-
-    fn finish(self, bytes: &'a [u8]) -> Cow<'a, [u8]> {
-        match self.changed {
-            None => Cow::Borrowed(bytes),
-            Some(mut out) => {
-                out.extend_from_slice(self.same);
-                Cow::Owned(out)
-            }
-        }
     }
 }
 

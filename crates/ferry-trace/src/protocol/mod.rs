@@ -11,8 +11,10 @@
 
 pub mod conversation;
 pub mod grammar;
+mod message;
 mod nar;
 pub mod operations;
+mod passed;
 pub mod reader;
 
 pub use conversation::{Conversation, Event, LostTrack, Outcome};

@@ -107,7 +107,7 @@ pub fn plan(offered: BTreeMap<StorePath, PathInfo>, destination: &dyn Destinatio
         }
     }
     let present = relied_on.len();
-    relied_on.extend(check_references(&to_add, destination)?);
+    relied_on.extend(check_references(&to_add, &relied_on, destination)?);
     let policy = match destination.signature_check() {
         SignatureCheck::Here(policy) => Some(policy),
         SignatureCheck::ByDestination | SignatureCheck::NotNeeded => None,
@@ -155,16 +155,21 @@ fn check_claims(store_dir: &StoreDir, info: &PathInfo) -> Result<()> {
     Ok(())
 }
 
-/// Every reference must be among the paths to add or in the destination.
-/// Returns those in the destination.
+/// Every reference must be among the paths to add, or in the destination, as those of `there` are.
+/// Returns the others in the destination.
+///
+/// What the destination has said to have it is not asked about again: should somebody take that
+/// away meanwhile, [`Destination::lost`] finds out, and it is copied, as it was offered.
 fn check_references(
     to_add: &BTreeMap<StorePath, PathInfo>,
+    there: &[StorePath],
     destination: &dyn Destination,
 ) -> Result<Vec<StorePath>> {
+    let there: HashSet<&StorePath> = there.iter().collect();
     let outside: HashSet<&StorePath> = to_add
         .values()
         .flat_map(PathInfo::other_references)
-        .filter(|reference| !to_add.contains_key(*reference))
+        .filter(|reference| !to_add.contains_key(*reference) && !there.contains(reference))
         .collect();
     let mut outside: Vec<StorePath> = outside.into_iter().cloned().collect();
     outside.sort();

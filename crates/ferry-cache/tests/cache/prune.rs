@@ -1,21 +1,23 @@
 //! Taking things out of caches: nothing that is kept, nothing that somebody is about to need.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use ferry_cache::{CacheError, PruneOptions, PruneReport};
-use ferry_formats::narinfo;
-use ferry_store::Store;
+use ferry_cache::{BinaryCache, CacheError, PruneOptions, PruneReport};
+use ferry_formats::{NarHash, StoreDir, StorePath, narinfo};
+use ferry_store::admission::Plan;
 use ferry_store::progress::Silent;
 use ferry_store::shard::Shard;
+use ferry_store::{Destination, Error, SignatureCheck, Store, StoreWriter, copy};
 use ferry_test_world::Answer;
 use tempfile::TempDir;
 
 use crate::support::{
-    Hooked, Objects, address, all, chain, copy_all, count_whole, files, new_store, open, path,
-    serve, some_objects, text,
+    Hooked, Objects, address, all, chain, copy_all, count_whole, files, named, new_store, open,
+    path, serve, some_objects, text,
 };
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -287,7 +289,7 @@ fn a_writer_puts_again_what_is_taken_away_under_its_hands() {
             let name = narinfo::file_name(&path(&format!("p{number}")));
             fs::remove_file(cache.join(name)).unwrap();
         }
-        let pruned = std::cell::Cell::new(0);
+        let pruned = Cell::new(0);
         let before = |read| {
             if read == at && pruned.get() == 0 {
                 pruned.set(1);
@@ -308,6 +310,68 @@ fn a_writer_puts_again_what_is_taken_away_under_its_hands() {
         let root = tempfile::tempdir().unwrap();
         copy_all(&open(&address(cache, "")), &new_store(root.path())).unwrap();
         assert_eq!(all(&new_store(root.path())), all(&store));
+    }
+}
+
+/// A cache from which everything is taken once, right after it has said what it has.
+struct TakenFrom<'a> {
+    cache: &'a BinaryCache,
+    place: &'a Path,
+    is_done: Cell<bool>,
+}
+
+impl Destination for TakenFrom<'_> {
+    fn store_dir(&self) -> &StoreDir {
+        Store::store_dir(self.cache)
+    }
+
+    fn describe(&self) -> String {
+        Store::describe(self.cache)
+    }
+
+    fn present(&self, paths: &[StorePath]) -> Result<Vec<Option<NarHash>>, Error> {
+        let answer = self.cache.present(paths);
+        if !self.is_done.replace(true) {
+            prune(self.place, &[], NOW).unwrap();
+        }
+        answer
+    }
+
+    fn derivation_text(&self, path: &StorePath) -> Result<Vec<u8>, Error> {
+        Store::derivation_text(self.cache, path)
+    }
+
+    fn signature_check(&self) -> SignatureCheck<'_> {
+        self.cache.signature_check()
+    }
+
+    fn lost(&self, plan: &Plan) -> Result<Vec<StorePath>, Error> {
+        self.cache.lost(plan)
+    }
+
+    fn writer<'a>(&'a self, plan: &'a Plan) -> Result<Box<dyn StoreWriter + 'a>, Error> {
+        self.cache.writer(plan)
+    }
+}
+
+#[test]
+fn what_is_taken_away_right_after_it_was_found_there_is_copied() {
+    let objects = chain();
+    let store = objects.store();
+    for present in [0, 15, 28] {
+        let cache = tempfile::tempdir().unwrap();
+        let cache = cache.path();
+        let place = address(cache, "compression=none");
+        let some = named(&store, &format!("p{present}"));
+        copy(&store, &open(&place), some, &[], &Silent).unwrap();
+        for name in files(cache).keys() {
+            set_age(cache, name, 10 * DAY);
+        }
+        let taken = TakenFrom { cache: &open(&place), place: cache, is_done: Cell::new(false) };
+        let report = copy_all(&store, &taken).unwrap();
+        assert!(taken.is_done.get());
+        assert_eq!((report.added, report.present), (30, 0), "{present}");
+        assert_eq!(count_whole(cache), 30, "{present}");
     }
 }
 

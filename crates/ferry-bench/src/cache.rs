@@ -1,8 +1,5 @@
 //! Binary caches: written, read, and found complete.
 
-use std::fs;
-use std::path::Path;
-
 use ferry_test_world::{MachineCommand, Origin};
 
 use crate::freight::{CACHE, Freight, shell, tree_size};
@@ -44,7 +41,7 @@ pub(crate) fn into_store(freight: &Freight, rounds: u32) -> Section {
     let origin = Origin::start();
     let mut places = vec![("file://", format!("file://{CACHE}"))];
     if !freight.is_recipe() {
-        serve(&origin, &freight.there.path(CACHE), "");
+        origin.serve_files(&freight.there.path(CACHE));
         places.push(("http://", origin.url()));
     }
     let empty = || freight.empty();
@@ -102,21 +99,4 @@ fn create(freight: &Freight, address: &str) -> MachineCommand {
 fn ferry_copy(freight: &Freight, options: &[&str]) -> MachineCommand {
     let copy = freight.there.command("ferry").args(["copy", "--quiet"]).args(options);
     if freight.is_recipe() { copy.arg("--all") } else { copy.args(&freight.roots) }
-}
-
-/// Serves the files below a directory.
-fn serve(origin: &Origin, directory: &Path, prefix: &str) {
-    let entries = fs::read_dir(directory)
-        .unwrap_or_else(|error| panic!("cannot list {}: {error}", directory.display()));
-    for entry in entries.flatten() {
-        let (file, name) = (entry.path(), entry.file_name());
-        let inside = format!("{prefix}/{}", name.to_string_lossy());
-        if file.is_dir() {
-            serve(origin, &file, &inside);
-        } else {
-            let bytes = fs::read(&file)
-                .unwrap_or_else(|error| panic!("cannot read {}: {error}", file.display()));
-            origin.serve(&inside, bytes);
-        }
-    }
 }

@@ -2,13 +2,14 @@
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use ferry_store::http::without_password;
 use percent_encoding::percent_decode_str;
 
 use crate::bucket::BucketAddress;
 use crate::compression::{Compression, CompressionSetting};
+use crate::place::CACHE_INFO;
 use crate::{CacheError, WriteSettings};
 
 /// Where a binary cache is, and the settings in its address.
@@ -40,6 +41,12 @@ impl CacheAddress {
     #[must_use]
     pub fn is_one(address: &str) -> bool {
         ["http://", "https://", "file://", "s3://"].iter().any(|scheme| address.starts_with(scheme))
+    }
+
+    /// Whether there is a binary cache in a directory.
+    #[must_use]
+    pub fn is_directory(directory: &Path) -> bool {
+        directory.join(CACHE_INFO).is_file()
     }
 
     /// Understands `file:///DIRECTORY`, `/DIRECTORY`, `http://…`, `https://…` and

@@ -50,19 +50,15 @@ pub fn copy(
     progress: &dyn Progress,
 ) -> Result<CopyReport> {
     require_same_directory(source, destination)?;
-    let realisations = match destination.takes_realisations() {
+    let mut realisations = match destination.takes_realisations() {
         true => source.realisations(&paths)?,
         false => Vec::new(),
     };
-    let mut report = copy_paths(source, destination, paths, sign_with, progress)?;
-    if realisations.is_empty() {
-        return Ok(report);
-    }
-    let mut signed = realisations;
-    for realisation in &mut signed {
+    for realisation in &mut realisations {
         sign_with.iter().for_each(|key| realisation.sign(key));
     }
-    let (taken, untrusted) = admission::realisations(signed, destination);
+    let mut report = copy_paths(source, destination, paths, sign_with, progress)?;
+    let (taken, untrusted) = admission::realisations(realisations, destination);
     report.untrusted_realisations = untrusted;
     if !taken.is_empty() {
         report.other_realisations = destination.add_realisations(&taken)?;

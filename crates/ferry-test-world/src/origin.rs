@@ -3,9 +3,12 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
+
+use crate::files;
 
 /// How long requests are held for others that do not come.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -77,6 +80,13 @@ impl Origin {
         let shared = (Arc::clone(&state), Arc::clone(&gathered));
         let listener = Some(thread::spawn(move || accept(&listener, &shared.0, &shared.1)));
         Self { address, state, gathered, listener }
+    }
+
+    /// Serves the files below a directory of the host.
+    pub fn serve_files(&self, directory: &Path) {
+        for (name, bytes) in files(directory) {
+            self.serve(&format!("/{name}"), bytes);
+        }
     }
 
     /// Serves `bytes` at `path`, which starts with a slash.

@@ -28,7 +28,7 @@ pub(crate) enum Freight {
 
 /// Whether this names a binary cache that is there, or one by its address.
 pub(crate) fn is_cache(place: &Path) -> bool {
-    place.to_str().is_some_and(CacheAddress::is_one) || place.join("nix-cache-info").is_file()
+    place.to_str().is_some_and(CacheAddress::is_one) || CacheAddress::is_directory(place)
 }
 
 /// Enough of a file to tell what it is.

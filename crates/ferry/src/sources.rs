@@ -19,8 +19,6 @@ use crate::cli::Sources;
 use crate::context::Context;
 use crate::failure::Failure;
 
-/// The file that a directory has if it is a binary cache.
-const CACHE_INFO: &str = "nix-cache-info";
 /// The store that is asked where nothing is named.
 const DEFAULT_STORE: &str = "auto";
 
@@ -37,7 +35,7 @@ impl OpenSource {
     /// Opens the store, bundle or cache with this address; a cache may be named as a directory.
     pub(crate) fn open(context: &Context, address: &str) -> Result<Self, Failure> {
         let file = context.surroundings.working_directory.join(address);
-        if CacheAddress::is_one(address) || file.join(CACHE_INFO).is_file() {
+        if CacheAddress::is_one(address) || CacheAddress::is_directory(&file) {
             let parsed = cache_address(context, address)?;
             let cache = open_cache(context, address, &parsed, &context.store_dir()?)?;
             return Ok(Self::Cache(Box::new(cache)));

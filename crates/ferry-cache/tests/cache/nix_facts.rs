@@ -20,13 +20,7 @@ fn with_cache(world: &World, version: NixVersion) -> (Machine, String, Origin) {
     machine.command("nix").args(["copy", "--to", target, &top]).ok();
 
     let served = Origin::start();
-    for entry in fs::read_dir(machine.path("/data/cache")).unwrap() {
-        let file = entry.unwrap().path();
-        if file.is_file() {
-            let name = file.file_name().unwrap().to_str().unwrap().to_owned();
-            served.serve(&format!("/{name}"), fs::read(&file).unwrap());
-        }
-    }
+    served.serve_files(&machine.path("/data/cache"));
     (machine, top, served)
 }
 

@@ -16,6 +16,7 @@ use ferry_store::local::{Layout, LocalStore, UnregisteredStore};
 use ferry_store::progress::Silent;
 use ferry_store::trust::TrustPolicy;
 use ferry_store::{CopyReport, Destination, Error, NarVisitor, Result, Store, copy};
+pub(crate) use ferry_test_world::files;
 use ferry_test_world::{Machine, NixVersion, Origin, World, crossing};
 use tempfile::TempDir;
 
@@ -192,24 +193,6 @@ pub(crate) fn new_store(root: &Path) -> LocalStore {
     LocalStore::new(Layout::chroot(root), TrustPolicy::accept_all())
 }
 
-/// The files below a directory, with what is in them.
-pub(crate) fn files(directory: &Path) -> BTreeMap<String, Vec<u8>> {
-    let mut found = BTreeMap::new();
-    let mut open = vec![directory.to_owned()];
-    while let Some(next) = open.pop() {
-        for entry in fs::read_dir(next).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                open.push(path);
-            } else {
-                let name = path.strip_prefix(directory).unwrap().to_str().unwrap().to_owned();
-                found.insert(name, fs::read(path).unwrap());
-            }
-        }
-    }
-    found
-}
-
 /// The address of a directory with parameters.
 pub(crate) fn address(directory: &Path, parameters: &str) -> String {
     format!("file://{}?{parameters}", directory.display())
@@ -218,9 +201,7 @@ pub(crate) fn address(directory: &Path, parameters: &str) -> String {
 /// A server with the files of a cache.
 pub(crate) fn serve(directory: &Path) -> Origin {
     let origin = Origin::start();
-    for (name, bytes) in files(directory) {
-        origin.serve(&format!("/{name}"), bytes);
-    }
+    origin.serve_files(directory);
     origin
 }
 

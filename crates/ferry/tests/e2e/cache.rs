@@ -57,9 +57,7 @@ fn a_recipe_is_copied_out_of_a_cache_that_nobody_can_list() {
         let cache = ["--to", "file:///data/cache?compression=zstd"];
         ferry(&sender.machine, [&recipe[..], &cache].concat()).ok();
         let origin = Origin::start();
-        for (name, bytes) in files(&sender.machine.path("/data/cache")) {
-            origin.serve(&format!("/{name}"), bytes);
-        }
+        origin.serve_files(&sender.machine.path("/data/cache"));
 
         let island = machine(world, version);
         let from = ["--from", &origin.url(), "--to", "local"];

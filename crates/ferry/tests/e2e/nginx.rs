@@ -1,10 +1,10 @@
 //! A binary cache behind nginx, as people serve them.
 
-use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
 
 use ferry_test_world::{Machine, Nginx, NixVersion, World};
+
+use ferry_test_world::files;
 
 use crate::support::{Built, Key, Object, all_valid, closure, ferry, generate_key, machine};
 
@@ -22,22 +22,6 @@ fn assert_all_substitute(world: &World, server: &Nginx, top: &str, key: &Key, wa
         realise().ok();
         assert_eq!(all_valid(&receiver), wanted, "Nix {version}");
     }
-}
-
-/// The files below a directory, with what is in them.
-fn files(directory: &Path) -> BTreeMap<String, Vec<u8>> {
-    let mut found = BTreeMap::new();
-    for entry in fs::read_dir(directory).unwrap() {
-        let path = entry.unwrap().path();
-        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
-        if path.is_dir() {
-            let below = files(&path).into_iter();
-            found.extend(below.map(|(file, bytes)| (format!("{name}/{file}"), bytes)));
-        } else {
-            found.insert(name, fs::read(path).unwrap());
-        }
-    }
-    found
 }
 
 fn sender(world: &World) -> (Built, Machine, Key) {

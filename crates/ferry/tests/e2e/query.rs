@@ -99,14 +99,7 @@ fn a_binary_cache_knows_what_is_not_here() {
         let flags = ["--extra-experimental-features", "nix-command", "copy", "--to"];
         maker.command("nix").args(flags).args(["file:///data/cache", top]).ok();
         let origin = Origin::start();
-        let directory = maker.path("/data/cache");
-        for entry in std::fs::read_dir(&directory).expect("it was made") {
-            let entry = entry.expect("it can be listed");
-            if entry.path().is_file() {
-                let bytes = std::fs::read(entry.path()).expect("it is a file");
-                origin.serve(&format!("/{}", entry.file_name().to_string_lossy()), bytes);
-            }
-        }
+        origin.serve_files(&maker.path("/data/cache"));
         let closure = query(maker, &["--requisites", top]);
 
         let elsewhere = machine(&world, version);

@@ -1,6 +1,5 @@
 //! What the tests have in common.
 
-use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, Permissions};
 use std::os::unix::ffi::OsStrExt;
@@ -8,6 +7,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
+pub(crate) use ferry_test_world::files;
 use ferry_test_world::{Machine, MachineCommand, NixVersion, World, crossing};
 
 /// Somebody without rights.
@@ -56,24 +56,6 @@ pub(crate) fn shell(machine: &Machine, script: &str) -> MachineCommand {
 /// Carries a file from one machine's disk to another's, as a stick would.
 pub(crate) fn carry(from: &Machine, to: &Machine, file: &str) {
     to.write(file, from.read(file));
-}
-
-/// The files below a directory, with what is in them.
-pub(crate) fn files(directory: &Path) -> BTreeMap<String, Vec<u8>> {
-    let mut found = BTreeMap::new();
-    let mut open = vec![directory.to_owned()];
-    while let Some(next) = open.pop() {
-        for entry in fs::read_dir(next).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                open.push(path);
-            } else {
-                let name = path.strip_prefix(directory).unwrap().to_string_lossy().into_owned();
-                found.insert(name, fs::read(path).unwrap());
-            }
-        }
-    }
-    found
 }
 
 /// A machine on which all of `crossing.nix` was built, with a network that is gone now.

@@ -31,6 +31,7 @@ mod installables;
 mod interrupted;
 mod inventory;
 mod json;
+mod kills;
 mod missing;
 mod nginx;
 mod nix_functions;

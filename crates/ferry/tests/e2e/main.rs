@@ -43,5 +43,6 @@ mod salvage;
 mod seed;
 mod stores;
 mod thin;
+mod trace;
 mod trust;
 mod volumes;

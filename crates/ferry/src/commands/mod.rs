@@ -18,6 +18,7 @@ mod query;
 mod repair;
 mod salvage;
 mod size;
+mod trace;
 mod verify;
 mod why;
 
@@ -35,6 +36,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let done = match arguments.command {
         Command::Diff(options) => return diff::run(&context, &options),
         Command::Cache(command) => return cache::run(&context, &command),
+        Command::Trace(options) => return trace::run(&context, &options),
         Command::Missing(options) => return missing::run(&context, &options),
         Command::Salvage(options) => return salvage::run(&context, &options),
         Command::Pack(options) => pack::run(&context, &options),

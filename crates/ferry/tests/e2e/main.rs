@@ -44,5 +44,6 @@ mod salvage;
 mod seed;
 mod stores;
 mod thin;
+mod trace;
 mod trust;
 mod volumes;

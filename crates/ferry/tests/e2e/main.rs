@@ -30,6 +30,7 @@ mod hostile;
 mod installables;
 mod interrupted;
 mod inventory;
+mod island;
 mod json;
 mod kills;
 mod missing;

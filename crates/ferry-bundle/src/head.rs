@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::io::Read;
 
+use ferry_formats::build_trace::Realisation;
 use ferry_formats::keys::{PublicKey, SecretKey, Signature, parse_signature};
 use ferry_formats::{PathInfo, StoreDir, StorePath, nixbase32};
 use ferry_store::Store;
@@ -40,6 +41,7 @@ pub(crate) struct Head {
     pub(crate) manifest: Manifest,
     pub(crate) store_dir: StoreDir,
     pub(crate) infos: Vec<PathInfo>,
+    pub(crate) realisations: Vec<Realisation>,
     /// What the receiving store has to have.
     pub(crate) prerequisites: Vec<Prerequisite>,
     /// Where each of them stands in the file.
@@ -199,6 +201,8 @@ impl RawHead {
             check_manifest(&manifest, &contents)
                 .map_err(|reason| input.damaged(manifest_at, reason))?;
         }
+        let realisations =
+            manifest.parse_realisations().map_err(|reason| input.damaged(manifest_at, reason))?;
         let replaced = match &self.replaced {
             None => Replaced::default(),
             Some((at, section)) => Replaced::decode(section, &contents.entries, contents.bases())
@@ -212,6 +216,7 @@ impl RawHead {
             manifest,
             store_dir,
             infos,
+            realisations,
             prerequisites,
             places,
             derivations,

@@ -1,7 +1,12 @@
 //! What a bundle says about itself.
 
+use std::collections::BTreeMap;
+
 use ferry_formats::StorePath;
+use ferry_formats::build_trace::Realisation;
+use ferry_store::message::harmless;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// The first section of a bundle: JSON, so that a person with no ferry at hand can read it.
 ///
@@ -26,6 +31,10 @@ pub struct Manifest {
     /// go to a temporary file where the bundle is read from a stream.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub reach: u64,
+    /// What became of outputs whose paths were not known before they were built: by the names of
+    /// the files in which binary caches keep it, what these say.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub realisations: BTreeMap<String, Value>,
 }
 
 // The signature is serde's.
@@ -35,6 +44,24 @@ fn is_zero(count: &u64) -> bool {
 }
 
 impl Manifest {
+    /// In the form in which it has them.
+    pub(crate) fn form_of_realisations(
+        realisations: &[Realisation],
+    ) -> serde_json::Result<BTreeMap<String, Value>> {
+        let form =
+            |one: &Realisation| Ok((one.id.file_name(), serde_json::from_str(&one.render())?));
+        realisations.iter().map(form).collect()
+    }
+
+    /// What it says became of outputs.
+    pub(crate) fn parse_realisations(&self) -> Result<Vec<Realisation>, String> {
+        let parse = |(name, text): (&String, &Value)| {
+            Realisation::of_file(name, text.to_string().as_bytes())
+                .map_err(|error| format!("the realisation `{}`: {error}", harmless(name)))
+        };
+        self.realisations.iter().map(parse).collect()
+    }
+
     /// The roots as store paths. Reading a bundle makes sure that they are.
     #[must_use]
     pub fn root_paths(&self) -> Vec<StorePath> {

@@ -131,6 +131,9 @@ impl<W: Write + Send + 'static> Destination for BundleWriter<W> {
         let Some(sink) = sink else {
             return Err(BundleError::StreamUsedUp { bundle: self.name.clone() }.into());
         };
+        let failed = BundleError::io(format!("write {}", self.name));
+        let realisations = Manifest::form_of_realisations(plan.realisations())
+            .map_err(|error| failed(error.into()))?;
         let manifest = Manifest {
             store_dir: self.store_dir.to_string(),
             set: self.options.set.clone(),
@@ -139,6 +142,7 @@ impl<W: Write + Send + 'static> Destination for BundleWriter<W> {
             nar_size: plan.nar_size(),
             prerequisites: self.options.prerequisites.list().len() as u64,
             reach: 0,
+            realisations,
         };
         let infos = plan.infos();
         Ok(Box::new(PartsWriter {
@@ -162,6 +166,10 @@ impl<W: Write + Send + 'static> Destination for BundleWriter<W> {
     }
 
     fn derivations_first(&self) -> bool {
+        true
+    }
+
+    fn takes_realisations(&self) -> bool {
         true
     }
 

@@ -59,6 +59,15 @@ pub enum Shown {
     Text(String),
 }
 
+/// How much of a log a person wants to see.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Verbosity {
+    /// How much more than usual.
+    pub more: u64,
+    /// What builders say, too.
+    pub build_logs: bool,
+}
+
 impl Witness {
     /// A log of which nothing was read.
     #[must_use]
@@ -66,9 +75,9 @@ impl Witness {
         Self::default()
     }
 
-    /// Takes in a line, without its end, and tells what of it is for people; `more` is how much
-    /// more than usual they want to see.
-    pub fn line(&mut self, line: &[u8], more: u64) -> Shown {
+    /// Takes in a line, without its end, and tells what of it is for people.
+    pub fn line(&mut self, line: &[u8], verbosity: Verbosity) -> Shown {
+        let Verbosity { more, build_logs } = verbosity;
         let Some(json) = line.strip_prefix(b"@nix ").filter(|json| json.len() <= LONGEST_LINE)
         else {
             return Shown::Text(String::from_utf8_lossy(line).into_owned());
@@ -91,7 +100,7 @@ impl Witness {
                 self.activity(&without_colours(text("text")));
                 show(is_shown, text("text"), "...")
             }
-            "result" if more > 0 => {
+            "result" if build_logs || more > 0 => {
                 let kind = message.get("type").and_then(Value::as_u64).unwrap_or_default();
                 let line = message.get("fields").and_then(|fields| fields.get(0)?.as_str());
                 show(BUILD_LOG_LINES.contains(&kind), line.unwrap_or_default(), "")
@@ -166,7 +175,7 @@ mod tests {
     #[test]
     fn a_log_in_json_tells_what_was_read_and_a_person_sees_what_is_usual() {
         let mut witness = Witness::new();
-        let mut say = |line: &str| witness.line(line.as_bytes(), 0);
+        let mut say = |line: &str| witness.line(line.as_bytes(), Verbosity::default());
         assert_eq!(say("plain"), Shown::Text("plain".to_owned()));
         let evaluating = r#"@nix {"action":"msg","level":4,"msg":"evaluating file '/a b/x.nix'"}"#;
         assert_eq!(say(evaluating), Shown::Nothing);

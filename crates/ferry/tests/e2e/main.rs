@@ -44,5 +44,6 @@ mod seed;
 mod stores;
 mod thin;
 mod trace;
+mod trace_commands;
 mod trust;
 mod volumes;

@@ -442,11 +442,13 @@ fn check_manifest(manifest: &Manifest, contents: &Contents) -> std::result::Resu
         .map(|info| &info.path)
         .chain(prerequisites.iter().map(|one| &one.path))
         .collect();
-    for root in &manifest.roots {
-        let path = StorePath::from_basename(root.as_bytes())
-            .map_err(|error| format!("the root `{root}`: {error}"))?;
+    let roots = manifest.roots.iter().map(|name| ("root", name));
+    let evaluations = manifest.evaluations.iter().map(|name| ("evaluation", name));
+    for (what, name) in roots.chain(evaluations) {
+        let path = StorePath::from_basename(name.as_bytes())
+            .map_err(|error| format!("the {what} `{name}`: {error}"))?;
         if !known.contains(&path) && !base.contains(&path) {
-            return Err(format!("the root {path} is not in the index"));
+            return Err(format!("the {what} {path} is not in the index"));
         }
     }
     Ok(())

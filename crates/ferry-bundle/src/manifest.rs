@@ -31,6 +31,10 @@ pub struct Manifest {
     /// go to a temporary file where the bundle is read from a stream.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub reach: u64,
+    /// Which of the paths, or of the prerequisites, hold the files of recorded evaluations, as base
+    /// names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub evaluations: Vec<String>,
     /// What became of outputs whose paths were not known before they were built: by the names of
     /// the files in which binary caches keep it, what these say.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -65,9 +69,17 @@ impl Manifest {
     /// The roots as store paths. Reading a bundle makes sure that they are.
     #[must_use]
     pub fn root_paths(&self) -> Vec<StorePath> {
-        self.roots
-            .iter()
-            .filter_map(|root| StorePath::from_basename(root.as_bytes()).ok())
-            .collect()
+        store_paths(&self.roots)
     }
+
+    /// What holds the files of recorded evaluations. Reading a bundle makes sure that these are
+    /// store paths.
+    #[must_use]
+    pub fn evaluation_paths(&self) -> Vec<StorePath> {
+        store_paths(&self.evaluations)
+    }
+}
+
+fn store_paths(names: &[String]) -> Vec<StorePath> {
+    names.iter().filter_map(|name| StorePath::from_basename(name.as_bytes()).ok()).collect()
 }

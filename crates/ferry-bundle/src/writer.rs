@@ -31,6 +31,8 @@ pub struct PackOptions {
     pub set: String,
     /// What was asked for.
     pub roots: Vec<StorePath>,
+    /// What of it holds the files of recorded evaluations.
+    pub evaluations: Vec<StorePath>,
     /// zstd's compression level, 1 to 22; 0 is zstd's own default.
     pub level: i32,
     /// Keys to sign the bundle with.
@@ -142,6 +144,7 @@ impl<W: Write + Send + 'static> Destination for BundleWriter<W> {
             nar_size: plan.nar_size(),
             prerequisites: self.options.prerequisites.list().len() as u64,
             reach: 0,
+            evaluations: self.options.evaluations.iter().map(StorePath::to_basename).collect(),
             realisations,
         };
         let infos = plan.infos();

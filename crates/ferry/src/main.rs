@@ -14,6 +14,7 @@ mod commands;
 mod context;
 mod conversion;
 mod evaluate;
+mod evaluations;
 mod failure;
 mod have;
 mod installables;

@@ -14,6 +14,7 @@ mod inventory;
 mod missing;
 mod pack;
 mod salvage;
+mod shell;
 mod trace;
 mod what;
 
@@ -36,6 +37,7 @@ pub(crate) use self::inventory::Inventory;
 pub(crate) use self::missing::Missing;
 pub(crate) use self::pack::Pack;
 pub(crate) use self::salvage::Salvage;
+pub(crate) use self::shell::Shell;
 pub(crate) use self::trace::Trace;
 pub(crate) use self::what::{SignWith, What};
 
@@ -108,6 +110,9 @@ pub(crate) enum Command {
     /// Add what is in a bundle to a Nix store
     #[command(after_help = bundle::EXAMPLES)]
     Load(Load),
+    /// Run a command with what a recorded evaluation needs, and with no network
+    #[command(after_help = shell::EXAMPLES)]
+    Shell(Shell),
     /// Write down what a store has, in a small file, for the other side to know
     #[command(after_help = inventory::EXAMPLES)]
     Inventory(Inventory),

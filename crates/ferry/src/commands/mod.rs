@@ -17,6 +17,7 @@ mod prerequisites;
 mod query;
 mod repair;
 mod salvage;
+mod shell;
 mod size;
 mod trace;
 mod verify;
@@ -39,7 +40,8 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Trace(options) => return trace::run(&context, &options),
         Command::Missing(options) => return missing::run(&context, &options),
         Command::Salvage(options) => return salvage::run(&context, &options),
-        Command::Pack(options) => pack::run(&context, &options),
+        Command::Shell(options) => return shell::run(&context, &options),
+        Command::Pack(options) => pack::run(&context, options),
         Command::Query(options) => query::run(&context, &options),
         Command::Deps(options) => deps::run(&context, &options),
         Command::Why(options) => why::run(&context, &options),

@@ -297,7 +297,10 @@ fn what_a_file_takes_to_be_evaluated_is_recorded_and_nothing_else() {
         let command = "nix-instantiate /data/p/top.nix";
         let plain = project.machine.command("nix-instantiate").arg("/data/p/top.nix").online();
         let expected = plain.env("NIX_PATH", "library=/data/library").ok();
-        assert_eq!(trace.all("root").into_keys().collect::<Vec<_>>(), [expected.clone()]);
+        assert_eq!(
+            trace.all("root").into_keys().collect::<Vec<_>>(),
+            std::slice::from_ref(&expected)
+        );
         let there = evaluate_elsewhere(&project, &world, &trace, command);
         assert_eq!(there.result, expected, "Nix {version}:\n{}", there.told);
         assert_eq!(there.superfluous, [] as [&str; 0], "Nix {version}, of {}", there.tried);

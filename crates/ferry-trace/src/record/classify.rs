@@ -76,6 +76,7 @@ impl<'a> Classifier<'a> {
         }
         self.files();
         self.leave_out_references();
+        self.name_downloads();
         let without: Vec<String> =
             self.inputs.values().filter_map(|input| input.repository.clone()).collect();
         for entry in cache::entries(self.cache, self.wanted, &without) {

@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use ferry_formats::StorePath;
+use ferry_store::facts::{Need, Why};
 
 use super::cache;
 use super::classify::Classifier;
@@ -93,4 +94,42 @@ impl Classifier<'_> {
             }
         }
     }
+
+    /// Tells where fetches came from, as far as their names say it, or there is but one download
+    /// that it can have been.
+    pub(super) fn name_downloads(&mut self) {
+        let mut downloads = std::mem::take(&mut self.witness.downloads);
+        let paths = &self.heard.paths;
+        let was_fetched = |path: &StorePath| paths.get(path).is_some_and(|one| one.added.is_some());
+        let mut fetched: Vec<&mut Need> = self.facts.needs.iter_mut().collect();
+        fetched
+            .retain(|need| need.why == Why::Fetch && need.url.is_none() && was_fetched(&need.path));
+        fetched.retain_mut(|need| {
+            let place = downloads.iter().position(|url| file_name(url) == need.path.name());
+            need.url = place.map(|place| downloads.remove(place));
+            need.url.is_none()
+        });
+        for unpacked in [false, true] {
+            // Fetchers call everything that they unpack so.
+            let mut needs =
+                fetched.iter_mut().filter(|need| (need.path.name() == "source") == unpacked);
+            let mut urls = downloads.iter().filter(|url| is_archive(url) == unpacked);
+            if let (Some(need), None, Some(url), None) =
+                (needs.next(), needs.next(), urls.next(), urls.next())
+            {
+                need.url = Some(url.clone());
+            }
+        }
+    }
+}
+
+/// The last part of an address.
+fn file_name(url: &str) -> &str {
+    let path = url.split(['?', '#']).next().unwrap_or_default();
+    path.rsplit('/').next().unwrap_or_default()
+}
+
+fn is_archive(url: &str) -> bool {
+    let name = file_name(url);
+    [".tar", ".tgz", ".zip"].iter().any(|end| name.ends_with(end)) || name.contains(".tar.")
 }

@@ -10,6 +10,8 @@ use serde_json::Value;
 
 /// How much Nix says by default: `lvlInfo`.
 const USUAL_LEVEL: u64 = 3;
+/// A download: `actFileTransfer`.
+const DOWNLOAD: u64 = 101;
 /// A line of a build's log, and one of a post-build hook (`logging.hh`).
 const BUILD_LOG_LINES: [u64; 2] = [101, 107];
 /// How messages begin that a daemon sends without their level, and not unless asked to say more.
@@ -46,6 +48,8 @@ pub struct Witness {
     pub(super) copied: Vec<(PathBuf, String)>,
     /// Directories that fetchers copied; versions of Nix that do not say so every time.
     pub(super) directories: Vec<PathBuf>,
+    /// Addresses that were downloaded, in that order, each once.
+    pub(super) downloads: Vec<String>,
     /// Whether there was anything to be understood.
     pub(super) has_spoken: bool,
 }
@@ -87,6 +91,7 @@ impl Witness {
         };
         self.has_spoken = true;
         let level = message.get("level").and_then(Value::as_u64).unwrap_or_default();
+        let kind = message.get("type").and_then(Value::as_u64).unwrap_or_default();
         let is_shown = level <= USUAL_LEVEL + more;
         let text = |name: &str| message.get(name).and_then(Value::as_str).unwrap_or_default();
         match text("action") {
@@ -98,10 +103,13 @@ impl Witness {
             }
             "start" => {
                 self.activity(&without_colours(text("text")));
+                let field = message.get("fields").and_then(|fields| fields.get(0)?.as_str());
+                if let Some(url) = field.filter(|_| kind == DOWNLOAD) {
+                    self.download(url);
+                }
                 show(is_shown, text("text"), "...")
             }
             "result" if build_logs || more > 0 => {
-                let kind = message.get("type").and_then(Value::as_u64).unwrap_or_default();
                 let line = message.get("fields").and_then(|fields| fields.get(0)?.as_str());
                 show(BUILD_LOG_LINES.contains(&kind), line.unwrap_or_default(), "")
             }
@@ -119,6 +127,17 @@ impl Witness {
             && from.starts_with('/')
         {
             self.copied.push((PathBuf::from(from), to.to_owned()));
+        }
+    }
+
+    fn download(&mut self, url: &str) {
+        // Binary caches are asked for these.
+        let is_of_cache = url.ends_with(".narinfo")
+            || url.ends_with("/nix-cache-info")
+            || url.contains("/nar/")
+            || url.contains("/realisations/");
+        if !is_of_cache && !self.downloads.iter().any(|known| known == url) {
+            self.downloads.push(url.to_owned());
         }
     }
 
@@ -185,6 +204,11 @@ mod tests {
         say(r#"@nix {"action":"start","level":5,"text":"copying \"/h\" to the store"}"#);
         say(r#"@nix {"action":"start","level":5,"text":"copying '«git+x»/' to the store"}"#);
         say(r#"@nix {"action":"start","level":4,"text":"copying '/g'"}"#);
+        for url in ["https://a/b.tar", "https://a/b.tar", "https://a/b.narinfo"] {
+            say(&format!(
+                r#"@nix {{"action":"start","level":4,"text":"","type":101,"fields":["{url}"]}}"#
+            ));
+        }
         let error =
             "@nix {\"action\":\"msg\",\"level\":0,\"msg\":\"\\u001b[31merror:\\u001b[0m no\"}";
         assert_eq!(say(error), Shown::Text("\u{1b}[31merror:\u{1b}[0m no".to_owned()));
@@ -198,6 +222,7 @@ mod tests {
             ]
         );
         assert_eq!(witness.copied, [(PathBuf::from("/s/"), "/nix/store/x".to_owned())]);
+        assert_eq!(witness.downloads, ["https://a/b.tar"]);
         assert_eq!(witness.directories, [PathBuf::from("/g")]);
     }
 }

@@ -46,5 +46,6 @@ mod seed;
 mod stores;
 mod thin;
 mod trace;
+mod trace_commands;
 mod trust;
 mod volumes;

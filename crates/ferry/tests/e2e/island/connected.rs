@@ -1,10 +1,9 @@
 //! The connected side: a project that uses everything, and what it fetches.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::Path;
 
 use ferry_test_world::{Machine, MachineCommand, NixVersion, Origin, World};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::support::{machine, shell, sorted};
 
@@ -103,59 +102,23 @@ impl Connected {
         found.concat()
     }
 
-    /// The store path of a source that has this file in it, and no flake.
+    /// The store path of the source that has this file in it.
     pub(super) fn source_with(&self, file: &str) -> String {
+        self.source(|path| path.join(file).exists())
+    }
+
+    /// The store path of the source that has this file in it, and nothing else.
+    pub(super) fn source_with_only(&self, file: &str) -> String {
+        let entries = |path: &Path| path.read_dir().map_or(0, Iterator::count);
+        self.source(|path| path.join(file).exists() && entries(path) == 1)
+    }
+
+    fn source(&self, is_it: impl Fn(&Path) -> bool) -> String {
         let all = self.machine.command("nix").args(["path-info", "--all"]).ok();
-        let has = |path: &str| {
-            let path: PathBuf = self.machine.path(path);
-            path.join(file).exists()
-        };
-        let found = sorted(all.lines().filter(|path| path.ends_with("-source") && has(path)));
-        assert_eq!(found.len(), 1, "{file}: {found:?}");
+        let found = sorted(
+            all.lines().filter(|path| path.ends_with("-source") && is_it(&self.machine.path(path))),
+        );
+        assert_eq!(found.len(), 1, "{found:?}");
         found.concat()
-    }
-}
-
-/// A trace, written by hand.
-pub(super) struct HandWritten {
-    pub(super) header: BTreeMap<&'static str, Value>,
-    pub(super) lines: Vec<Value>,
-}
-
-impl HandWritten {
-    pub(super) fn new(command: &[&str]) -> Self {
-        let header = BTreeMap::from([
-            ("ferryTrace", json!(1)),
-            ("storeDir", json!("/nix/store")),
-            ("command", json!(command)),
-            ("workingDirectory", json!(PROJECT)),
-            ("environment", json!({})),
-        ]);
-        Self { header, lines: Vec::new() }
-    }
-
-    pub(super) fn need(&mut self, path: &str, why: &str) {
-        self.lines.push(json!({ "need": path, "why": why }));
-    }
-
-    pub(super) fn output(&mut self, path: &str, derivation: &str) {
-        let of = format!("{derivation}^out");
-        self.lines.push(json!({ "need": path, "why": "import-from-derivation", "outputOf": of }));
-    }
-
-    pub(super) fn outside(&mut self, what: &str, why: &str) {
-        self.lines.push(json!({ "outside": what, "why": why }));
-    }
-
-    pub(super) fn root(&mut self, path: &str) {
-        self.lines.push(json!({ "root": path }));
-    }
-
-    pub(super) fn write(&self, machine: &Machine, file: &str) {
-        let mut lines = vec![json!(self.header)];
-        lines.extend(self.lines.iter().cloned());
-        lines.push(json!({ "end": true, "complete": true }));
-        let lines: Vec<String> = lines.iter().map(Value::to_string).collect();
-        machine.write(file, lines.join("\n") + "\n");
     }
 }

@@ -21,6 +21,7 @@ mod installables;
 mod network;
 mod output;
 mod queries;
+mod recording;
 mod selected;
 mod sink;
 mod sources;

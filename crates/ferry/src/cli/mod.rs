@@ -15,6 +15,7 @@ mod missing;
 mod pack;
 mod salvage;
 mod shell;
+mod trace;
 mod what;
 
 use std::path::PathBuf;
@@ -37,6 +38,7 @@ pub(crate) use self::missing::Missing;
 pub(crate) use self::pack::Pack;
 pub(crate) use self::salvage::Salvage;
 pub(crate) use self::shell::Shell;
+pub(crate) use self::trace::Trace;
 pub(crate) use self::what::{SignWith, What};
 
 /// Carries Nix software across a gap in the network.
@@ -94,6 +96,9 @@ pub(crate) enum Command {
     Why(Why),
     /// Tell how large things are, what they share counted once
     Size(Size),
+    /// Evaluate, and record what that takes: what has to be there to evaluate it again
+    #[command(after_help = trace::EXAMPLES)]
+    Trace(Trace),
     /// Check everything in a bundle
     Verify(Verify),
     /// List the store paths in a bundle, or the files of one of them

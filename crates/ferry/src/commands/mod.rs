@@ -19,6 +19,7 @@ mod repair;
 mod salvage;
 mod shell;
 mod size;
+mod trace;
 mod verify;
 mod why;
 
@@ -36,6 +37,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let done = match arguments.command {
         Command::Diff(options) => return diff::run(&context, &options),
         Command::Cache(command) => return cache::run(&context, &command),
+        Command::Trace(options) => return trace::run(&context, &options),
         Command::Missing(options) => return missing::run(&context, &options),
         Command::Salvage(options) => return salvage::run(&context, &options),
         Command::Shell(options) => return shell::run(&context, &options),

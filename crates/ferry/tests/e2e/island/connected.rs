@@ -1,18 +1,14 @@
 //! The connected side: a project that uses everything, and what it fetches.
 
-use std::path::Path;
-
 use ferry_test_world::{Machine, MachineCommand, NixVersion, Origin, World};
 use serde_json::json;
 
-use crate::support::{machine, shell, sorted};
+use crate::support::{machine, shell};
 
 /// The directory that the project and a flake beside it are in.
 pub(super) const WORK: &str = "/data/work";
 /// The project.
 pub(super) const PROJECT: &str = "/data/work/project";
-/// Where evaluations keep what they have fetched.
-pub(super) const CACHE: &str = "/data/cache";
 
 /// Git repositories that are the same whenever they are made.
 const GIT: &str = "git -c user.name=nobody -c user.email=nobody@example.org";
@@ -81,44 +77,15 @@ impl Connected {
         Self { machine, origin }
     }
 
-    /// A command in the project, with the network and a cache of its own.
+    /// A command in the project, with the network.
     pub(super) fn command(&self, words: &[&str]) -> MachineCommand {
         let (program, arguments) = words.split_first().expect("a command has a word");
-        let command = self.machine.command(program).args(arguments).online();
-        command.current_dir(PROJECT).env("XDG_CACHE_HOME", CACHE)
+        self.machine.command(program).args(arguments).online().current_dir(PROJECT)
     }
 
     /// From now on there is no network.
     pub(super) fn cut_off(mut self) -> Machine {
         self.origin.stop();
         self.machine
-    }
-
-    /// The one path in the store whose name ends so.
-    pub(super) fn path(&self, end: &str) -> String {
-        let all = self.machine.command("nix").args(["path-info", "--all"]).ok();
-        let found = sorted(all.lines().filter(|path| path.ends_with(end)));
-        assert_eq!(found.len(), 1, "{end}: {found:?}");
-        found.concat()
-    }
-
-    /// The store path of the source that has this file in it.
-    pub(super) fn source_with(&self, file: &str) -> String {
-        self.source(|path| path.join(file).exists())
-    }
-
-    /// The store path of the source that has this file in it, and nothing else.
-    pub(super) fn source_with_only(&self, file: &str) -> String {
-        let entries = |path: &Path| path.read_dir().map_or(0, Iterator::count);
-        self.source(|path| path.join(file).exists() && entries(path) == 1)
-    }
-
-    fn source(&self, is_it: impl Fn(&Path) -> bool) -> String {
-        let all = self.machine.command("nix").args(["path-info", "--all"]).ok();
-        let found = sorted(
-            all.lines().filter(|path| path.ends_with("-source") && is_it(&self.machine.path(path))),
-        );
-        assert_eq!(found.len(), 1, "{found:?}");
-        found.concat()
     }
 }

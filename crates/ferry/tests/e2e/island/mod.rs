@@ -4,7 +4,6 @@ mod connected;
 mod recorded;
 
 use ferry_test_world::{Machine, MachineCommand, NixVersion, World};
-use serde_json::Value;
 
 use self::connected::{Connected, PROJECT};
 use self::recorded::{Evaluated, Kind, TRACE, record};
@@ -20,12 +19,18 @@ struct Packed {
 }
 
 impl Packed {
-    fn new(world: &World, version: NixVersion, kind: Kind, set: &str) -> Self {
+    /// Packed is what was recorded, or what is recorded now.
+    fn new(world: &World, version: NixVersion, kind: Kind, set: &str, now: bool) -> Self {
         let connected = Connected::new(world, version);
         let evaluated = record(&connected, kind);
         let key = generate_key(&connected.machine, "harbour-1");
-        let pack = ["pack", &format!("--with-eval={TRACE}"), "--set", set, "-o", BUNDLE];
-        ferry(&connected.machine, pack).args(["--sign-key", &key.secret]).ok();
+        let recorded = format!("--with-eval={TRACE}");
+        let what = match now {
+            true => [&["--with-eval"], kind.installable()].concat(),
+            false => vec![recorded.as_str()],
+        };
+        let pack = ["ferry", "pack", "--set", set, "-o", BUNDLE, "--sign-key", &key.secret];
+        connected.command(&[&pack[..], &what].concat()).ok();
         Self { machine: connected.cut_off(), key, evaluated }
     }
 
@@ -43,7 +48,7 @@ impl Packed {
 
     /// The same evaluation, there.
     fn evaluate(&self, island: &Machine) -> MachineCommand {
-        offline(island, self.evaluated.command)
+        offline(island, &self.evaluated.command())
     }
 }
 
@@ -65,7 +70,7 @@ fn everything(test: impl Fn(&World, NixVersion, Kind)) {
 #[test]
 fn what_was_evaluated_here_is_evaluated_built_and_changed_there() {
     everything(|world, version, kind| {
-        let packed = Packed::new(world, version, kind, "sources");
+        let packed = Packed::new(world, version, kind, "sources", true);
         let (island, place, told) = packed.island(world);
         let Evaluated { derivation, output, .. } = &packed.evaluated;
         let tried = island.network_attempts();
@@ -101,18 +106,11 @@ fn what_was_evaluated_here_is_evaluated_built_and_changed_there() {
 #[test]
 fn without_any_one_thing_that_was_recorded_the_evaluation_fails_there() {
     everything(|world, version, kind| {
-        let packed = Packed::new(world, version, kind, "recipe");
-        let (island, place, _) = packed.island(world);
+        let packed = Packed::new(world, version, kind, "recipe", false);
+        let (island, ..) = packed.island(world);
         assert_eq!(packed.evaluate(&island).ok(), packed.evaluated.derivation);
-        let lines = String::from_utf8(island.read(format!("{place}/trace"))).expect("text");
-        let lines: Vec<Value> =
-            lines.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
-        let named = |member: &str| -> Vec<String> {
-            let texts = lines.iter().filter_map(|line| line[member].as_str());
-            texts.map(str::to_owned).collect()
-        };
-        let mut taken = 0;
-        for need in named("need") {
+        let (mut taken, mut superfluous) = (0, Vec::new());
+        for (need, line) in packed.evaluated.lines("need") {
             let (island, ..) = packed.island(world);
             // With what refers to it: the derivations are made again.
             let script = format!(
@@ -120,23 +118,27 @@ fn without_any_one_thing_that_was_recorded_the_evaluation_fails_there() {
                  $(nix-store --query --referrers-closure {need})"
             );
             shell(&island, &script).ok();
-            packed.evaluate(&island).fails();
+            if packed.evaluate(&island).run().status.success() {
+                superfluous.push(line);
+            }
             taken += 1;
         }
-        for line in lines.iter().filter(|line| line.get("outside").is_some()) {
+        for (what, line) in packed.evaluated.lines("outside") {
             let (island, place, _) = packed.island(world);
-            let what = line["outside"].as_str().expect("text");
             let file = match line["why"].as_str() {
                 Some("fetcher-cache") => format!("{place}/cache/{what}"),
                 _ => format!("{place}/files{what}"),
             };
             shell(&island, &format!("mv {file} /data/taken")).ok();
-            let failed = packed.evaluate(&island).run();
-            assert!(!failed.status.success(), "Nix {version}, {kind:?}: {file} was superfluous");
+            if packed.evaluate(&island).run().status.success() {
+                superfluous.push(line);
+            }
             taken += 1;
         }
-        let expected = named("need").len() + named("outside").len();
-        assert_eq!(taken, expected);
+        // Nix 2.8 does not say that a working tree was where it had this from.
+        let is_known = version == NixVersion::V2_8 && kind == Kind::FlakeInGit;
+        superfluous.retain(|line| !(is_known && line["why"] == "fetch"));
+        assert!(superfluous.is_empty(), "Nix {version}, {kind:?}: superfluous: {superfluous:#?}");
         assert!(taken >= 7, "Nix {version}, {kind:?}: only {taken} were recorded");
     });
 }

@@ -1,9 +1,8 @@
-//! The project, evaluated on the connected side, and what that needed.
+//! The project, evaluated on the connected side, and what `ferry trace` says that that needed.
 
-use ferry_test_world::Machine;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::connected::{CACHE, Connected, PROJECT};
+use super::connected::{Connected, PROJECT};
 use crate::support::shell;
 
 /// Where the trace is.
@@ -23,26 +22,42 @@ pub(super) enum Kind {
 impl Kind {
     pub(super) const ALL: [Self; 3] = [Self::File, Self::Flake, Self::FlakeInGit];
 
-    /// The command, which prints the derivation.
-    fn command(self) -> &'static [&'static str] {
+    /// What it is for ferry.
+    pub(super) fn installable(self) -> &'static [&'static str] {
         match self {
-            Self::File => &["nix-instantiate", "default.nix"],
-            Self::Flake => &["nix", "eval", "--raw", "path:.#default.drvPath"],
-            Self::FlakeInGit => &["nix", "eval", "--raw", ".#default.drvPath"],
+            Self::File => &["--file", "default.nix"],
+            Self::Flake => &["path:.#default"],
+            Self::FlakeInGit => &[".#default"],
         }
     }
 }
 
 /// What came of it.
 pub(super) struct Evaluated {
-    pub(super) command: &'static [&'static str],
     pub(super) derivation: String,
     pub(super) output: String,
+    /// The lines of the trace.
+    pub(super) trace: Vec<Value>,
 }
 
-/// Evaluates and builds the project, and leaves what that needed in [`TRACE`].
-pub(super) fn record(connected: &Connected, kind: Kind) -> Evaluated {
-    let command = kind.command();
+impl Evaluated {
+    /// The lines that have this member, and what it is.
+    pub(super) fn lines<'a>(
+        &'a self,
+        member: &'a str,
+    ) -> impl Iterator<Item = (&'a str, &'a Value)> {
+        self.trace.iter().filter_map(move |line| Some((line[member].as_str()?, line)))
+    }
+
+    /// The recorded command.
+    pub(super) fn command(&self) -> Vec<&str> {
+        let words = self.trace[0]["command"].as_array().expect("a list");
+        words.iter().map(|word| word.as_str().expect("a word")).collect()
+    }
+}
+
+/// Makes the project what it is to be evaluated as.
+pub(super) fn prepare(connected: &Connected, kind: Kind) {
     if kind != Kind::File {
         connected.command(&["nix", "flake", "lock", "path:."]).ok();
     }
@@ -53,55 +68,20 @@ pub(super) fn record(connected: &Connected, kind: Kind) -> Evaluated {
         );
         shell(&connected.machine, &script).ok();
     }
-    let derivation = connected.command(command).ok();
-    let output = connected.command(&["nix-store", "--realise", &derivation]).ok();
-
-    let mut lines = vec![json!({ "root": derivation })];
-    let mut need = |path: String, why: &str| lines.push(json!({ "need": path, "why": why }));
-    let fetched = if kind == Kind::File { "fetch" } else { "flake-input" };
-    need(connected.source_with("version.nix"), fetched);
-    match kind {
-        Kind::File => need(connected.path("-shared.txt"), "store-path"),
-        Kind::Flake | Kind::FlakeInGit => {
-            need(connected.source_with("module.nix"), fetched);
-            need(connected.source_with_only("flake.nix"), fetched);
-        }
-    }
-    for name in ["inner.nix", "outer.nix", "message"] {
-        let of = format!("{}^out", connected.path(&format!("-{name}.drv")));
-        let path = connected.path(&format!("-{name}"));
-        lines.push(json!({ "need": path, "why": "import-from-derivation", "outputOf": of }));
-    }
-    let mut outside = |what: &str, why: &str| lines.push(json!({ "outside": what, "why": why }));
-    if kind == Kind::File {
-        for file in ["default.nix", "modules/eval.nix", "modules/base.nix"] {
-            outside(&format!("{PROJECT}/{file}"), "nix-file");
-        }
-        outside(&format!("{PROJECT}/src"), "source");
-        outside(&format!("{PROJECT}/filtered"), "source");
-        // Of all that was fetched, only this is looked for again.
-        shell(
-            &connected.machine,
-            &format!("cd {CACHE}/nix; rm -rf *.sqlite* tarball-cache*; mv {CACHE} {TRACE}.cache"),
-        )
-        .ok();
-        outside("nix/gitv3", "fetcher-cache");
-    } else {
-        outside(PROJECT, "flake");
-    }
-    write_trace(&connected.machine, command, &lines);
-    Evaluated { command, derivation, output }
 }
 
-fn write_trace(machine: &Machine, command: &[&str], lines: &[Value]) {
-    let first = json!({
-        "ferryTrace": 1,
-        "storeDir": "/nix/store",
-        "command": command,
-        "workingDirectory": PROJECT,
-        "environment": {},
-    });
-    let last = json!({ "end": true, "complete": true });
-    let all = std::iter::once(&first).chain(lines).chain([&last]);
-    machine.write(TRACE, all.map(|line| format!("{line}\n")).collect::<String>());
+/// Evaluates and builds the project, and leaves what that needed in [`TRACE`].
+pub(super) fn record(connected: &Connected, kind: Kind) -> Evaluated {
+    prepare(connected, kind);
+    let trace = ["ferry", "trace", "--output", TRACE];
+    connected.command(&[&trace[..], kind.installable()].concat()).ok();
+    let text = String::from_utf8(connected.machine.read(TRACE)).expect("UTF-8");
+    let lines = text.lines().map(|line| serde_json::from_str(line).expect("JSON"));
+    let mut evaluated =
+        Evaluated { derivation: String::new(), output: String::new(), trace: lines.collect() };
+    let roots: Vec<&str> = evaluated.lines("root").map(|(root, _)| root).collect();
+    evaluated.derivation = roots.concat();
+    let realise = ["nix-store", "--realise", &evaluated.derivation];
+    evaluated.output = connected.command(&realise).ok();
+    evaluated
 }

@@ -12,6 +12,7 @@ use super::error::{EvaluationError, Result};
 use super::name;
 use super::recorded::Evaluation;
 use super::stage::Stage;
+use crate::facts::cache_beside;
 use crate::local::{Layout, UnregisteredStore, hash_tree};
 use crate::{NarRanges, Store};
 
@@ -93,7 +94,7 @@ impl EvaluationObject {
 }
 
 fn take_cache(evaluation: &Evaluation, tree: &Path, stage: &mut Stage) -> Result<()> {
-    let cache = evaluation.cache_directory();
+    let cache = cache_beside(&evaluation.file);
     for entry in &evaluation.cache {
         let file = cache.join(entry);
         if file.symlink_metadata().is_err() {

@@ -1,5 +1,6 @@
 //! What a trace says about an evaluation, as far as something travels because of it.
 
+use std::fs;
 use std::path::{Component, Path, PathBuf};
 
 use ferry_formats::{NarHash, StoreDir, StorePath};
@@ -41,6 +42,9 @@ impl Evaluation {
     /// When it is not a whole trace, or names files that cannot be.
     pub fn read(file: &Path, store_dir: &StoreDir) -> Result<Self> {
         let trace = Trace::read(file, store_dir, Unfinished::Refuse)?;
+        // It may be a link to a recording that has several results.
+        let file = fs::canonicalize(file)
+            .map_err(EvaluationError::io(format!("find {}", file.display())))?;
         let Facts { header, roots, needs, outside: lines, .. } = trace.recorded();
         let (mut outside, mut cache) = (Vec::new(), Vec::new());
         for line in lines {
@@ -65,7 +69,7 @@ impl Evaluation {
             working_trees: Vec::new(),
         };
         Ok(Self {
-            file: file.to_owned(),
+            file,
             store_dir: store_dir.clone(),
             description,
             roots: roots.clone(),
@@ -91,13 +95,6 @@ impl Evaluation {
     pub(super) fn name(&self) -> String {
         let root = self.roots.first().map(|root| root.name().trim_end_matches(".drv").to_owned());
         format!("{}-evaluation", root.filter(|name| !name.is_empty()).as_deref().unwrap_or("nix"))
-    }
-
-    /// Where what it has of the fetchers' cache lies.
-    pub(super) fn cache_directory(&self) -> PathBuf {
-        let mut name = self.file.as_os_str().to_owned();
-        name.push(".cache");
-        name.into()
     }
 }
 

@@ -1,6 +1,7 @@
 //! Evaluating on the other side what was evaluated on this one.
 
 mod connected;
+mod files;
 mod recorded;
 
 use ferry_test_world::{Machine, MachineCommand, NixVersion, World};

@@ -34,6 +34,7 @@ mod json;
 mod missing;
 mod nginx;
 mod nix_functions;
+mod nix_language;
 mod output;
 mod prune;
 mod query;

@@ -9,8 +9,6 @@ use crate::freight::{shell, size_of};
 use crate::measure::{Case, Section, section};
 
 const DIRECTORY: &str = "/data/drvs";
-const ALL: &str = "/data/all.export";
-const STORE: &str = "/data/store";
 const SOURCES: &str = "/data/sources.txt";
 const OUT: &str = "/data/drvs.ferry";
 const ARCHIVE: &str = "/data/drvs.tar.zst";
@@ -49,15 +47,7 @@ impl Derivations {
         }
         here.write(SOURCES, sources.iter().map(|path| format!("{path}\n")).collect::<String>());
         here.write("/data/registration", registration);
-        // Registered like that they have no content address, which those have that Nix made; read
-        // from an export they have one again.
-        let script = format!(
-            "nix-store --register-validity < /data/registration; \
-             nix-store --export $(nix-store -qR /nix/store/*.drv) > {ALL}; \
-             ferry convert --quiet --from export {ALL} -o {ALL}.ferry; \
-             ferry load --quiet --no-check-sigs --to {STORE} {ALL}.ferry"
-        );
-        shell(&here, &script).ok();
+        shell(&here, "nix-store --register-validity < /data/registration").ok();
         Some(Self { here, count: texts.len(), roots })
     }
 
@@ -65,7 +55,7 @@ impl Derivations {
     pub(crate) fn section(&self, runs: u32) -> Section {
         let machine = &self.here;
         let ferry = |level: &'static str| {
-            let pack = ["pack", "--quiet", "--store", STORE, "--set", "recipe", "--have", SOURCES];
+            let pack = ["pack", "--quiet", "--set", "recipe", "--have", SOURCES];
             Case::ferry(&format!("ferry pack --have --level {level}"), move || {
                 let command =
                     machine.command("ferry").args(pack).args(["--level", level, "-o", OUT]);

@@ -1,12 +1,17 @@
-//! Data to carry: a large file that does not compress, one that does, and mixed trees.
+//! Data to carry: large files, some of which compress, mixed trees, and many small store paths.
 
+use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
+use ferry_formats::{StoreDir, StorePath, nar};
 use ferry_test_world::Machine;
 use ferry_test_world::trees::{self, Noise};
+use sha2::{Digest as _, Sha256};
+
+use crate::freight::shell;
 
 /// How many store paths the mixed trees are.
 const TREES: u64 = 200;
@@ -22,6 +27,57 @@ pub(crate) fn add_text_file(machine: &Machine, bytes: u64) -> String {
         Text::new(bytes).write(&mut file, bytes)?;
         file.flush()
     })
+}
+
+/// Adds a file half of which is text, and the other half noise, to the store, and returns its path.
+pub(crate) fn add_mixed_file(machine: &Machine, seed: u64, bytes: u64) -> String {
+    trees::add(machine, &format!("mixed-{seed}-{bytes}"), |path| {
+        let mut file = BufWriter::with_capacity(1 << 20, File::create(path)?);
+        write_mixed(&mut file, &mut Text::new(seed), seed, bytes)?;
+        file.flush()
+    })
+}
+
+/// As much text as noise, as programs are.
+fn write_mixed(out: &mut impl Write, text: &mut Text, seed: u64, bytes: u64) -> io::Result<()> {
+    let mut noise = Noise::new(seed);
+    for _ in 0..bytes / 512 {
+        noise.write(out, 256)?;
+        text.write(out, 256)?;
+    }
+    Ok(())
+}
+
+/// Adds `count` paths of a file with a few lines each to the store, and returns the path of the one
+/// that reaches all others: each refers to two that come later.
+pub(crate) fn add_small_paths(machine: &Machine, count: u32) -> String {
+    let path = |number: u32| {
+        let digest = Sha256::digest(format!("small path {number}"));
+        let digest = digest.first_chunk().expect("it is longer");
+        let path = StorePath::from_parts(*digest, &format!("small-{number}-1.0"));
+        StoreDir::default().render_path(&path.expect("a name that is allowed"))
+    };
+    let mut registration = String::new();
+    for number in 0..count {
+        let own = path(number);
+        let later = [2 * number + 1, 2 * number + 2];
+        let references: Vec<String> =
+            later.into_iter().filter(|other| *other < count).map(path).collect();
+        let contents = format!("{own}\n{}\n", references.join("\n"));
+        machine.write(&own, &contents);
+        let nar = nar::of_file(contents.as_bytes());
+        let hash = Sha256::digest(&nar);
+        // Path, hash and size of the NAR, deriver, references, as `nix-store --dump-db` has them.
+        writeln!(registration, "{own}\n{hash:x}\n{}\n\n{}", nar.len(), references.len())
+            .expect("a string takes everything");
+        references.iter().for_each(|other| {
+            registration.push_str(other);
+            registration.push('\n');
+        });
+    }
+    machine.write("/data/registration", registration);
+    shell(machine, "nix-store --load-db < /data/registration").ok();
+    path(0)
 }
 
 /// Adds about `bytes` bytes in 200 trees to the store, and returns their paths. Each has 100
@@ -74,11 +130,7 @@ fn make_tree(path: &Path, tree: u64, larger: u64) -> io::Result<()> {
         if number % 2 == 0 {
             text.write(&mut file, size)?;
         } else {
-            let mut noise = Noise::new(tree << 8 | number);
-            for _ in 0..size / 512 {
-                noise.write(&mut file, 256)?;
-                text.write(&mut file, 256)?;
-            }
+            write_mixed(&mut file, &mut text, tree << 8 | number, size)?;
         }
         file.flush()?;
     }

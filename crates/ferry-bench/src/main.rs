@@ -35,6 +35,12 @@ struct Options {
     /// How large the large files are, in bytes
     #[arg(long, default_value_t = 1_000_000_000)]
     large_file: u64,
+    /// How many files of that size the section `pieces` has
+    #[arg(long, default_value_t = 10)]
+    pieces: u64,
+    /// How many store paths the section `paths` has
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1..))]
+    paths: u32,
     /// How large the mixed trees are together, in bytes, about
     #[arg(long, default_value_t = 1_000_000_000)]
     mixed: u64,

@@ -51,6 +51,17 @@ pub(crate) enum Name {
     CacheTrees,
     /// Asking a cache on the web for everything that a large graph needs
     Missing,
+    /// Several large files, as many as `--pieces`, packed and loaded; only if it is named
+    Pieces,
+    /// Very many small store paths, as many as `--paths`, packed, checked and loaded; only if it is named
+    Paths,
+}
+
+impl Name {
+    /// Whether it takes so long, or so much room, that it is measured only if it is named.
+    fn is_huge(self) -> bool {
+        matches!(self, Self::Pieces | Self::Paths)
+    }
 }
 
 /// Everything that sections share, each made when the first of them wants it.
@@ -84,7 +95,10 @@ impl Bench {
     /// What to measure, in order.
     pub(crate) fn wanted(&self) -> Vec<Name> {
         let only = &self.options.only;
-        let wanted = |name: &Name| only.is_empty() || only.contains(name);
+        let wanted = |name: &Name| match only.is_empty() {
+            true => !name.is_huge(),
+            false => only.contains(name),
+        };
         Name::value_variants().iter().copied().filter(wanted).collect()
     }
 
@@ -126,6 +140,8 @@ impl Bench {
                 trees.map(|trees| cache::out(trees, &["zstd", "xz"], runs)).into()
             }
             Name::Missing => crate::missing::sections(self),
+            Name::Pieces => vec![self.pieces()],
+            Name::Paths => vec![self.paths()],
         }
     }
 
@@ -302,6 +318,41 @@ impl Bench {
         section(freight.name.clone(), "bytes of file", self.options.runs, cases)
     }
 
+    fn pieces(&self) -> Section {
+        let (count, bytes) = (self.options.pieces, self.options.large_file);
+        let size = crate::report::size(bytes);
+        let name = format!("{count} files of {size} each, half of which does not compress");
+        let make = |here: &Machine| {
+            (0..count).map(|seed| generate::add_mixed_file(here, seed, bytes)).collect()
+        };
+        let freight = Freight { many_files: false, ..self.freight(name, make) };
+        freight.bring_bundle();
+        freight.bring_export();
+        let empty = || freight.empty();
+        let cases = vec![
+            pack(&freight, "fast"),
+            pack(&freight, "default"),
+            export(&freight, "-3", "/data/export-again.zst", "ferry pack --level fast"),
+            load(&freight, "ferry load", &[]).after(empty),
+            import(&freight, "ferry load").after(empty),
+        ];
+        section(freight.name.clone(), "bytes of file", self.options.runs, cases)
+    }
+
+    /// Alone: `nix-store --export` has to be given every path as an argument, which so many are not.
+    fn paths(&self) -> Section {
+        let count = self.options.paths;
+        let name = format!("{count} store paths of a small file each");
+        let freight = self.freight(name, |here| vec![generate::add_small_paths(here, count)]);
+        freight.bring_bundle();
+        let cases = vec![
+            pack(&freight, "default"),
+            verify(&freight, "ferry verify"),
+            load(&freight, "ferry load", &["--no-check-sigs"]).after(|| freight.empty()),
+        ];
+        section(freight.name.clone(), "bytes of file", self.options.runs, cases)
+    }
+
     fn verify(&self) -> Section {
         let recipe = self.recipe(self.options.drvs);
         let freights = [recipe.as_ref(), self.noise(), self.text(), self.mixed()];
@@ -309,12 +360,7 @@ impl Bench {
         for freight in freights {
             freight.bring_all();
             let ferry = format!("ferry verify: {}", freight.name);
-            cases.push(
-                Case::ferry(&ferry, || {
-                    freight.there.command("ferry").args(["verify", "--quiet", BUNDLE]).measure()
-                })
-                .bytes(|| size_of(&freight.there.path(BUNDLE))),
-            );
+            cases.push(verify(freight, &ferry));
             cases.push(
                 Case::peer("zstd -dc \\| sha256sum (no more than whole)", &ferry, move || {
                     shell(&freight.there, &format!("zstd -q -dc {EXPORT} | sha256sum")).measure()
@@ -385,6 +431,13 @@ fn copy_out<'a>(freight: &'a Freight, compression: &'static str) -> Case<'a> {
 fn load<'a>(freight: &'a Freight, what: &str, store: &'static [&'static str]) -> Case<'a> {
     Case::ferry(what, move || freight.load(store).measure())
         .bytes(move || size_of(&freight.there.path(BUNDLE)))
+}
+
+fn verify<'a>(freight: &'a Freight, what: &str) -> Case<'a> {
+    Case::ferry(what, || {
+        freight.there.command("ferry").args(["verify", "--quiet", BUNDLE]).measure()
+    })
+    .bytes(|| size_of(&freight.there.path(BUNDLE)))
 }
 
 fn import<'a>(freight: &'a Freight, ferry: &str) -> Case<'a> {

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::io::Read;
 
+use ferry_formats::build_trace::Realisation;
 use ferry_formats::keys::{PublicKey, SecretKey, Signature, parse_signature};
 use ferry_formats::{PathInfo, StoreDir, StorePath, nixbase32};
 use ferry_store::Store;
@@ -40,6 +41,7 @@ pub(crate) struct Head {
     pub(crate) manifest: Manifest,
     pub(crate) store_dir: StoreDir,
     pub(crate) infos: Vec<PathInfo>,
+    pub(crate) realisations: Vec<Realisation>,
     /// What the receiving store has to have.
     pub(crate) prerequisites: Vec<Prerequisite>,
     /// Where each of them stands in the file.
@@ -199,6 +201,8 @@ impl RawHead {
             check_manifest(&manifest, &contents)
                 .map_err(|reason| input.damaged(manifest_at, reason))?;
         }
+        let realisations =
+            manifest.parse_realisations().map_err(|reason| input.damaged(manifest_at, reason))?;
         let replaced = match &self.replaced {
             None => Replaced::default(),
             Some((at, section)) => Replaced::decode(section, &contents.entries, contents.bases())
@@ -212,6 +216,7 @@ impl RawHead {
             manifest,
             store_dir,
             infos,
+            realisations,
             prerequisites,
             places,
             derivations,
@@ -437,11 +442,13 @@ fn check_manifest(manifest: &Manifest, contents: &Contents) -> std::result::Resu
         .map(|info| &info.path)
         .chain(prerequisites.iter().map(|one| &one.path))
         .collect();
-    for root in &manifest.roots {
-        let path = StorePath::from_basename(root.as_bytes())
-            .map_err(|error| format!("the root `{root}`: {error}"))?;
+    let roots = manifest.roots.iter().map(|name| ("root", name));
+    let evaluations = manifest.evaluations.iter().map(|name| ("evaluation", name));
+    for (what, name) in roots.chain(evaluations) {
+        let path = StorePath::from_basename(name.as_bytes())
+            .map_err(|error| format!("the {what} `{name}`: {error}"))?;
         if !known.contains(&path) && !base.contains(&path) {
-            return Err(format!("the root {path} is not in the index"));
+            return Err(format!("the {what} {path} is not in the index"));
         }
     }
     Ok(())

@@ -1,7 +1,12 @@
 //! What a bundle says about itself.
 
+use std::collections::BTreeMap;
+
 use ferry_formats::StorePath;
+use ferry_formats::build_trace::Realisation;
+use ferry_store::message::harmless;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// The first section of a bundle: JSON, so that a person with no ferry at hand can read it.
 ///
@@ -26,6 +31,14 @@ pub struct Manifest {
     /// go to a temporary file where the bundle is read from a stream.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub reach: u64,
+    /// Which of the paths, or of the prerequisites, hold the files of recorded evaluations, as base
+    /// names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub evaluations: Vec<String>,
+    /// What became of outputs whose paths were not known before they were built: by the names of
+    /// the files in which binary caches keep it, what these say.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub realisations: BTreeMap<String, Value>,
 }
 
 // The signature is serde's.
@@ -35,12 +48,38 @@ fn is_zero(count: &u64) -> bool {
 }
 
 impl Manifest {
+    /// In the form in which it has them.
+    pub(crate) fn form_of_realisations(
+        realisations: &[Realisation],
+    ) -> serde_json::Result<BTreeMap<String, Value>> {
+        let form =
+            |one: &Realisation| Ok((one.id.file_name(), serde_json::from_str(&one.render())?));
+        realisations.iter().map(form).collect()
+    }
+
+    /// What it says became of outputs.
+    pub(crate) fn parse_realisations(&self) -> Result<Vec<Realisation>, String> {
+        let parse = |(name, text): (&String, &Value)| {
+            Realisation::of_file(name, text.to_string().as_bytes())
+                .map_err(|error| format!("the realisation `{}`: {error}", harmless(name)))
+        };
+        self.realisations.iter().map(parse).collect()
+    }
+
     /// The roots as store paths. Reading a bundle makes sure that they are.
     #[must_use]
     pub fn root_paths(&self) -> Vec<StorePath> {
-        self.roots
-            .iter()
-            .filter_map(|root| StorePath::from_basename(root.as_bytes()).ok())
-            .collect()
+        store_paths(&self.roots)
     }
+
+    /// What holds the files of recorded evaluations. Reading a bundle makes sure that these are
+    /// store paths.
+    #[must_use]
+    pub fn evaluation_paths(&self) -> Vec<StorePath> {
+        store_paths(&self.evaluations)
+    }
+}
+
+fn store_paths(names: &[String]) -> Vec<StorePath> {
+    names.iter().filter_map(|name| StorePath::from_basename(name.as_bytes()).ok()).collect()
 }

@@ -1,11 +1,12 @@
 //! A bundle as a store to copy from.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use ferry_formats::build_trace::Realisation;
 use ferry_formats::derivation::OutputPaths;
 use ferry_formats::keys::{PublicKey, Signature};
 use ferry_formats::{PathInfo, StoreDir, StorePath, derivation};
@@ -362,6 +363,14 @@ impl Store for Bundle {
             }
         };
         Ok(derivers.get(path).cloned().unwrap_or_default())
+    }
+
+    fn realisations(
+        &self,
+        paths: &BTreeMap<StorePath, PathInfo>,
+    ) -> ferry_store::Result<Vec<Realisation>> {
+        let all = self.head.realisations.iter();
+        Ok(all.filter(|one| paths.contains_key(&one.path)).cloned().collect())
     }
 
     fn in_own_order(&self, infos: &mut [PathInfo]) {

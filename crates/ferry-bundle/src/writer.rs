@@ -31,6 +31,8 @@ pub struct PackOptions {
     pub set: String,
     /// What was asked for.
     pub roots: Vec<StorePath>,
+    /// What of it holds the files of recorded evaluations.
+    pub evaluations: Vec<StorePath>,
     /// zstd's compression level, 1 to 22; 0 is zstd's own default.
     pub level: i32,
     /// Keys to sign the bundle with.
@@ -131,6 +133,9 @@ impl<W: Write + Send + 'static> Destination for BundleWriter<W> {
         let Some(sink) = sink else {
             return Err(BundleError::StreamUsedUp { bundle: self.name.clone() }.into());
         };
+        let failed = BundleError::io(format!("write {}", self.name));
+        let realisations = Manifest::form_of_realisations(plan.realisations())
+            .map_err(|error| failed(error.into()))?;
         let manifest = Manifest {
             store_dir: self.store_dir.to_string(),
             set: self.options.set.clone(),
@@ -139,6 +144,8 @@ impl<W: Write + Send + 'static> Destination for BundleWriter<W> {
             nar_size: plan.nar_size(),
             prerequisites: self.options.prerequisites.list().len() as u64,
             reach: 0,
+            evaluations: self.options.evaluations.iter().map(StorePath::to_basename).collect(),
+            realisations,
         };
         let infos = plan.infos();
         Ok(Box::new(PartsWriter {
@@ -162,6 +169,10 @@ impl<W: Write + Send + 'static> Destination for BundleWriter<W> {
     }
 
     fn derivations_first(&self) -> bool {
+        true
+    }
+
+    fn takes_realisations(&self) -> bool {
         true
     }
 

@@ -14,19 +14,14 @@ use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 use tempfile::TempDir;
 
-use crate::CacheError;
 use crate::place::{Listed, Place};
+use crate::{CacheError, layout};
 
 /// How the names of our directories begin.
 pub(crate) const PREFIX: &str = ".ferry-";
-/// The directories that Nix makes when it opens a cache, if only to read it
-/// (`LocalBinaryCacheStore::init` in its `local-binary-cache-store.cc`): without them it cannot
-/// read one on a disk that is read-only. The last is that of Nix 2.35 and later.
-const DIRECTORIES: [&str; 5] = ["nar", "realisations", "debuginfo", "log", "build-trace-v2"];
-
 /// Makes the directories of a cache that are not there yet.
 pub(crate) fn make_directories(cache: &Path) -> Result<(), CacheError> {
-    for name in DIRECTORIES {
+    for name in layout::directories() {
         let directory = cache.join(name);
         fs::create_dir_all(&directory)
             .map_err(CacheError::io("make the directory", directory.display()))?;

@@ -14,6 +14,7 @@ mod directory;
 mod error;
 mod facts;
 mod index;
+mod layout;
 mod listing;
 mod logs;
 pub mod missing;

@@ -6,9 +6,10 @@ use ferry_formats::StorePath;
 use ferry_store::Result;
 
 use crate::BinaryCache;
+use crate::layout::LOGS;
 
 fn name(derivation: &StorePath) -> String {
-    format!("log/{}", derivation.to_basename())
+    format!("{LOGS}/{}", derivation.to_basename())
 }
 
 /// Opens a log, if there is one.

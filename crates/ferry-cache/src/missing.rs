@@ -13,7 +13,7 @@ use std::thread::{self, Scope};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use ferry_formats::narinfo::{self, Narinfo};
 use ferry_formats::{PathInfo, StorePath};
-use ferry_graph::{Explorer, NodeId, Realisation, Realiser};
+use ferry_graph::{Explorer, NodeId, NodeSet, Realisation, Realiser};
 use ferry_store::progress::Progress;
 use ferry_store::trust::TrustPolicy;
 use ferry_store::{Error, Result, Store};
@@ -36,6 +36,9 @@ pub struct AskOptions<'a> {
     pub trust: &'a TrustPolicy,
     /// Whether to keep all that was answered of what is there, to copy it.
     pub keep_infos: bool,
+    /// What somebody else asks for, with all that it refers to: that something here refers to it is
+    /// no reason to ask for it as well.
+    pub elsewhere: &'a NodeSet,
 }
 
 /// What a place says of a path that it has.
@@ -317,8 +320,9 @@ impl Asker<'_, '_> {
         match answer {
             Answer::There { info, file_size } => {
                 progress.path(&question.path);
-                let references = info.references.iter().map(|path| explorer.node(path)).collect();
-                self.realiser.answer(node, Some(references));
+                let references = info.references.iter().map(|path| explorer.node(path));
+                let is_open = |reference: &NodeId| !self.options.elsewhere.contains(*reference);
+                self.realiser.answer(node, Some(references.filter(is_open).collect()));
                 let nar_size = info.nar_size;
                 let info = self.options.keep_infos.then_some(info);
                 self.survey.offers.insert(node, Offer { place, nar_size, file_size, info });

@@ -11,6 +11,7 @@ use crate::address::Location;
 use crate::bucket::Bucket;
 use crate::directory;
 use crate::error::CacheError;
+use crate::layout::FileKind;
 
 /// The file that makes a directory a binary cache.
 pub(crate) const CACHE_INFO: &str = "nix-cache-info";
@@ -263,10 +264,12 @@ fn cores() -> usize {
 fn content_type(name: &str) -> &'static str {
     match name {
         CACHE_INFO => "text/x-nix-cache-info",
-        name if name.ends_with(".narinfo") => "text/x-nix-narinfo",
-        name if name.ends_with(".ls") || name.ends_with(".doi") => "application/json",
-        name if name.starts_with("log/") => "text/plain; charset=utf-8",
-        _ => "application/x-nix-nar",
+        name => match FileKind::of(name) {
+            FileKind::Narinfo => "text/x-nix-narinfo",
+            FileKind::Listing | FileKind::Realisation => "application/json",
+            FileKind::Log => "text/plain; charset=utf-8",
+            _ => "application/x-nix-nar",
+        },
     }
 }
 

@@ -6,11 +6,9 @@
 use ferry_formats::narinfo::{self, Narinfo};
 use ferry_store::parallel::in_parallel_as_it_comes;
 
+use crate::layout::FileKind;
 use crate::place::{Listed, Place};
 use crate::{BinaryCache, CacheError};
-
-/// Characters in the hash part of a store path.
-const HASH_PART: usize = 32;
 
 /// A narinfo as it stands in a cache.
 pub(crate) struct Found {
@@ -20,19 +18,11 @@ pub(crate) struct Found {
     pub(crate) narinfo: Narinfo,
 }
 
-/// The hash part of the path that a file of a cache is about, if it has this ending: of
-/// `HASH.narinfo`, and of `HASH.ls`.
-pub(crate) fn hash_part<'n>(name: &'n str, ending: &str) -> Option<&'n str> {
-    let hash = name.strip_suffix(ending)?;
-    let is_hash = hash.len() == HASH_PART && hash.bytes().all(|byte| byte.is_ascii_alphanumeric());
-    is_hash.then_some(hash)
-}
-
 /// The narinfos in a cache, in the order of their names.
 pub(crate) fn narinfo_files(place: &Place) -> Result<Vec<Listed>, CacheError> {
     let mut files = Vec::new();
     place.list_top(&mut |file| {
-        if hash_part(&file.name, ".narinfo").is_some() {
+        if FileKind::of(&file.name) == FileKind::Narinfo {
             files.push(file);
         }
         Ok(())
@@ -80,21 +70,5 @@ impl BinaryCache {
             found: self.store_dir.render_path(&narinfo.info.path),
             expected: "the path of that hash".to_owned(),
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::hash_part;
-
-    #[test]
-    fn a_narinfo_is_named_by_the_hash_of_its_path() {
-        let hash = "00000000000000000000000000000000";
-        assert_eq!(hash_part(&format!("{hash}.narinfo"), ".narinfo"), Some(hash));
-        assert_eq!(hash_part(&format!("{hash}.ls"), ".ls"), Some(hash));
-        for other in [".narinfo".to_owned(), format!("{hash}.ls"), format!("nar/{hash}.narinfo")] {
-            assert_eq!(hash_part(&other, ".narinfo"), None);
-        }
-        assert_eq!(hash_part(&format!("nar/{}.narinfo", &hash[4..]), ".narinfo"), None);
     }
 }

@@ -30,6 +30,7 @@ pub struct Plan {
     present: usize,
     kept: Vec<StorePath>,
     relied_on: Vec<StorePath>,
+    realisations: Vec<Realisation>,
 }
 
 impl Plan {
@@ -42,6 +43,17 @@ impl Plan {
     /// Follows the order in which `source` reads, if it has one of its own.
     pub(crate) fn follow(&mut self, source: &dyn Store) {
         source.in_own_order(&mut self.infos);
+    }
+
+    /// What became of the outputs of derivations, which comes with them.
+    #[must_use]
+    pub fn realisations(&self) -> &[Realisation] {
+        &self.realisations
+    }
+
+    pub(crate) fn with_realisations(mut self, realisations: &[Realisation]) -> Self {
+        self.realisations = realisations.to_vec();
+        self
     }
 
     /// How many of the paths asked for the destination has already.
@@ -120,7 +132,7 @@ pub fn plan(offered: BTreeMap<StorePath, PathInfo>, destination: &dyn Destinatio
     let checked: Vec<Result<()>> = to_add.par_iter().map(|(_, info)| check(info)).collect();
     checked.into_iter().collect::<Result<()>>()?;
     let infos = destination.arrange(references_first(&store_dir, to_add.into_values())?);
-    Ok(Plan { infos, present, kept, relied_on })
+    Ok(Plan { infos, present, kept, relied_on, realisations: Vec::new() })
 }
 
 /// Those of `offered` that a destination may take in, and the others, which lack a signature by a

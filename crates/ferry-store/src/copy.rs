@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use ferry_formats::build_trace::DrvOutput;
+use ferry_formats::build_trace::{DrvOutput, Realisation};
 use ferry_formats::keys::SecretKey;
 use ferry_formats::{PathInfo, StorePath};
 
@@ -57,8 +57,8 @@ pub fn copy(
     for realisation in &mut realisations {
         sign_with.iter().for_each(|key| realisation.sign(key));
     }
-    let mut report = copy_paths(source, destination, paths, sign_with, progress)?;
     let (taken, untrusted) = admission::realisations(realisations, destination);
+    let mut report = copy_paths(source, destination, paths, &taken, sign_with, progress)?;
     report.untrusted_realisations = untrusted;
     if !taken.is_empty() {
         report.other_realisations = destination.add_realisations(&taken)?;
@@ -72,6 +72,7 @@ fn copy_paths(
     source: &dyn Store,
     destination: &dyn Destination,
     paths: BTreeMap<StorePath, PathInfo>,
+    realisations: &[Realisation],
     sign_with: &[SecretKey],
     progress: &dyn Progress,
 ) -> Result<CopyReport> {
@@ -85,7 +86,7 @@ fn copy_paths(
                 info.sign(source.store_dir(), key);
             }
         }
-        let mut plan = admission::plan(offered, destination)?;
+        let mut plan = admission::plan(offered, destination)?.with_realisations(realisations);
         plan.follow(source);
         progress.begin(destination.activity(), plan.infos().len() as u64, plan.nar_size());
         let outcome = transfer(source, destination, &plan, progress);

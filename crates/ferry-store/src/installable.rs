@@ -45,6 +45,14 @@ impl Installable {
         Self::Outputs { derivation, through: Vec::new(), outputs }
     }
 
+    /// The store path that it is about: of outputs, their derivation.
+    #[must_use]
+    pub fn path(&self) -> &StorePath {
+        match self {
+            Self::Path(path) | Self::Outputs { derivation: path, .. } => path,
+        }
+    }
+
     /// The nodes that it stands for, in the order in which they are named. The derivation it names is one that is meant wherever a
     /// path has several derivers.
     ///

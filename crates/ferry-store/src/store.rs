@@ -189,7 +189,8 @@ pub trait Destination {
     }
 
     /// Keeps what became of outputs; their paths are valid in it. What it has stays: it answers
-    /// the outputs that have another path there.
+    /// the outputs that have another path there. Whoever writes all of it at once has them from
+    /// the [`Plan`] already.
     ///
     /// # Errors
     /// When it cannot be written to.

@@ -10,7 +10,17 @@ use crate::{Machine, Outcome, Running, Usage};
 
 /// Runs its arguments as a child, so that they are not process 1 of their namespace (which
 /// ignores signals), on a /proc of their own.
-const FIRST_PROCESS: &str = r#"mount -t proc proc "$1/proc" && chroot "$@"; exit $?"#;
+///
+/// The first argument becomes the root of the mount namespace itself: Nix 2.8 runs `git` where that
+/// is, and would leave a mere chroot. (The system's very first root cannot be left; there, a chroot
+/// has to do.)
+const FIRST_PROCESS: &str = r#"
+mount -t proc proc "$1/proc" && cd "$1" || exit
+if pivot_root . run 2>/dev/null
+then shift; cd / && umount --lazy /run && "$@"
+else chroot "$@"
+fi
+exit $?"#;
 
 /// A command to be run on a machine, offline and as root unless told otherwise.
 #[derive(Debug)]

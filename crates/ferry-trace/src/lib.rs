@@ -2,7 +2,8 @@
 //!
 //! [`protocol`] understands what an evaluator and a daemon say to each other, from bytes that are
 //! handed in: it opens no socket and waits for nobody. [`proxy`] hands them in, between evaluators
-//! and a daemon.
+//! and a daemon. [`record`] makes facts of what is heard, and of what the evaluator's log says.
 
 pub mod protocol;
 pub mod proxy;
+pub mod record;

@@ -79,6 +79,13 @@ struct Shared {
 }
 
 impl Proxy {
+    /// Whether the address of a socket in a new directory inside `directory` is not too long.
+    #[must_use]
+    pub fn has_room(directory: &Path) -> bool {
+        let name = directory.join("ferry-XXXXXX").join("socket");
+        name.as_os_str().len() <= LONGEST_ADDRESS
+    }
+
     /// Listens on a socket in a new directory inside `directory`.
     ///
     /// # Errors

@@ -148,15 +148,38 @@ impl Context {
 
     /// Where roots are kept that a daemon is told about.
     pub(crate) fn user_state_directory() -> Result<PathBuf, Failure> {
-        let home = || env::home_dir().map(|home| home.join(".local/state"));
-        env::var_os("XDG_STATE_HOME")
-            .map(PathBuf::from)
-            .or_else(home)
-            .map(|state| state.join("ferry"))
-            .ok_or_else(|| {
-                Failure::new("cannot find the home directory").hint("set HOME, or use --no-root")
-            })
+        user_directory("XDG_STATE_HOME", ".local/state", "--no-root")
     }
+
+    /// Where evaluations are laid out.
+    pub(crate) fn user_data_directory() -> Result<PathBuf, Failure> {
+        user_directory("XDG_DATA_HOME", ".local/share", "--eval-dir or --no-eval")
+    }
+
+    /// Directories that hold what has nothing to do with each other.
+    pub(crate) fn directories_of_everything() -> Vec<PathBuf> {
+        let fixed = ["/home", "/tmp", "/var/tmp", "/etc", "/nix", "/nix/store"];
+        fixed
+            .into_iter()
+            .map(PathBuf::from)
+            .chain(env::home_dir())
+            .chain([env::temp_dir()])
+            .collect()
+    }
+}
+
+/// The directory for ferry in one that a variable names, or in this one below the home. Whoever has
+/// no home can use `option`.
+fn user_directory(variable: &str, below_home: &str, option: &str) -> Result<PathBuf, Failure> {
+    let home = || env::home_dir().map(|home| home.join(below_home));
+    env::var_os(variable)
+        .map(PathBuf::from)
+        .or_else(home)
+        .map(|found| found.join("ferry"))
+        .ok_or_else(|| {
+            Failure::new("cannot find the home directory")
+                .hint(format!("set HOME, or use {option}"))
+        })
 }
 
 /// How much a daemon should say, as Nix counts: warnings, unless there is to be less or more.

@@ -10,6 +10,7 @@ use ferry_cache::CacheError;
 use ferry_graph::query::QueryError;
 use ferry_graph::{GraphError, Missing};
 use ferry_store::Error;
+use ferry_store::evaluation::EvaluationError;
 
 use crate::output::harmless;
 
@@ -100,6 +101,26 @@ impl std::error::Error for Failure {}
 impl From<GraphError> for Failure {
     fn from(error: GraphError) -> Self {
         Error::from(error).into()
+    }
+}
+
+impl From<EvaluationError> for Failure {
+    fn from(error: EvaluationError) -> Self {
+        let hint = match &error {
+            EvaluationError::Changed { .. } | EvaluationError::Gone { .. } => {
+                "record the evaluation again"
+            }
+            EvaluationError::TooLarge { .. } => {
+                "make it smaller, keep it in a working tree of Git that ignores what is not needed, \
+                 or allow more with --eval-limit"
+            }
+            EvaluationError::Occupied { .. } => "name another place with --eval-dir",
+            EvaluationError::NotAnEvaluation { .. } => {
+                "name a directory that `ferry load` has told, or the bundle"
+            }
+            _ => return Self::new(error),
+        };
+        Self::new(error).hint(hint)
     }
 }
 

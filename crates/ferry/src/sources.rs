@@ -8,7 +8,7 @@ use ferry_cache::{BinaryCache, CacheAddress};
 use ferry_formats::StoreDir;
 use ferry_graph::{Explorer, Facts};
 use ferry_store::closure::{closure, unreferenced};
-use ferry_store::facts::{ReferencesGraph, StoreFacts, Trace, Unfinished};
+use ferry_store::facts::{ReferencesGraph, StoreFacts, Trace, TraceDirectory, Unfinished};
 use ferry_store::local::{Layout, UnregisteredStore};
 use ferry_store::selection::Selection;
 use ferry_store::trust::TrustPolicy;
@@ -18,6 +18,7 @@ use ferry_store::{NarRanges, Store};
 use crate::cli::Sources;
 use crate::context::Context;
 use crate::failure::Failure;
+use crate::recording::traces_directory;
 
 /// The store that is asked where nothing is named.
 const DEFAULT_STORE: &str = "auto";
@@ -228,7 +229,7 @@ impl<'o> OpenSources<'o> {
     }
 }
 
-/// Adds recorded evaluations.
+/// Adds recorded evaluations: those in `files`, and behind them those that are kept.
 pub(crate) fn add_traces(
     explorer: &mut Explorer<'_>,
     context: &Context,
@@ -244,6 +245,12 @@ pub(crate) fn add_traces(
             ));
         }
         explorer.add_source(Box::new(trace));
+    }
+    // Where there is no home, none are kept.
+    if let Ok(directory) = traces_directory()
+        && directory.is_dir()
+    {
+        explorer.add_source(Box::new(TraceDirectory::new(directory)));
     }
     Ok(())
 }

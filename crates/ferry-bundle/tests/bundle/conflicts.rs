@@ -120,6 +120,7 @@ fn a_store_that_lacks_what_one_of_its_paths_refers_to_is_not_packed() {
         level: 1,
         sign_with: Vec::new(),
         prerequisites: Prerequisites::default(),
+        ..PackOptions::default()
     };
     let bundle =
         BundleWriter::new(std::io::sink(), "test".to_owned(), StoreDir::default(), options);
@@ -152,6 +153,7 @@ fn a_source_that_lies_about_a_nar_is_found_out_when_packing() {
         level: 1,
         sign_with: Vec::new(),
         prerequisites: Prerequisites::default(),
+        ..PackOptions::default()
     };
     let bundle =
         BundleWriter::new(std::io::sink(), "test".to_owned(), StoreDir::default(), options);

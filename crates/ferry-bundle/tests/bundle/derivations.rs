@@ -237,6 +237,16 @@ fn derivations_of_every_kind_are_coded_and_come_back() {
 }
 
 #[test]
+fn derivations_without_their_content_addresses_on_record_are_coded_and_get_them() {
+    let objects = graph();
+    let mut without = objects.clone();
+    for object in without.iter_mut().filter(|object| object.path().is_derivation()) {
+        object.info.ca = None;
+    }
+    assert!(packed(&without) == packed(&objects));
+}
+
+#[test]
 fn other_store_directories_do() {
     for directory in ["/gnu/store", "/", "/home/me/a b/store", "/opt/ünï/store"] {
         let objects = graph_in(directory).objects;

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::builder::{Draft, Entry, number};
 use crate::objects::{Object, any_path, sample};
-use crate::receiver::{refused, refused_because};
+use crate::receiver::{refused, refused_because, verify};
 
 fn draft() -> Draft {
     Draft::of(&sample())
@@ -198,6 +198,30 @@ fn a_root_that_is_not_in_the_bundle_is_refused_by_name() {
         let bundle = with_manifest(|manifest| manifest["roots"] = json!([root]));
         refused(&bundle);
     }
+}
+
+#[test]
+fn a_realisation_that_is_none_is_refused_by_name() {
+    let of = |output: &str| format!("sha256:{}!{output}", "0".repeat(64));
+    let name = format!("realisations/{}.doi", of("out"));
+    let path = any_path("absent", "absent").to_basename();
+    let with = |name: &str, value: Value| {
+        with_manifest(|manifest| manifest["realisations"] = json!({ name: value }))
+    };
+    let another = json!({ "id": of("other"), "outPath": path });
+    for (name, value) in [
+        ("out", json!({})),
+        (&*name, json!("text")),
+        (&*name, json!({ "id": of("out") })),
+        (&*name, another),
+    ] {
+        refused_because(&with(name, value), &format!("the realisation `{name}`"));
+    }
+    for value in [json!([]), json!("x"), json!(7)] {
+        refused_because(&with_manifest(|manifest| manifest["realisations"] = value), "manifest");
+    }
+    // It may speak of what is not in the bundle: nobody asks for that.
+    verify(&with(&name, json!({ "id": of("out"), "outPath": path }))).unwrap();
 }
 
 #[test]

@@ -49,7 +49,8 @@ pub(crate) fn packed_from(
     let roots = objects.last().map(|object| object.path().clone()).into_iter().collect();
     let prerequisites = Prerequisites::default();
     let set = "runtime".to_owned();
-    let options = PackOptions { set, roots, level, sign_with, prerequisites };
+    let options =
+        PackOptions { set, roots, level, sign_with, prerequisites, ..PackOptions::default() };
     written(store, store.infos(), options)
 }
 
@@ -75,7 +76,8 @@ pub(crate) fn packed_on(
     bases.iter().for_each(|base| prerequisites.add_content_base(base));
     let roots = objects.last().map(|object| object.path().clone()).into_iter().collect();
     let (set, sign_with) = ("runtime".to_owned(), vec![key()]);
-    let options = PackOptions { set, roots, level: 3, sign_with, prerequisites };
+    let options =
+        PackOptions { set, roots, level: 3, sign_with, prerequisites, ..PackOptions::default() };
     written(store, thinned.carried, options)
 }
 
@@ -95,7 +97,8 @@ pub(crate) fn packed_against(
         Prerequisites::with_base(store, &thinned.carried, left, Some(base)).unwrap();
     let roots = objects.last().map(|object| object.path().clone()).into_iter().collect();
     let (set, sign_with) = ("recipe".to_owned(), vec![key()]);
-    let options = PackOptions { set, roots, level: 9, sign_with, prerequisites };
+    let options =
+        PackOptions { set, roots, level: 9, sign_with, prerequisites, ..PackOptions::default() };
     written(store, thinned.carried, options)
 }
 

@@ -114,6 +114,7 @@ pub(crate) fn packed_against(objects: &[Object], against: Option<Against>, level
         level,
         sign_with: Vec::new(),
         prerequisites: Prerequisites::default(),
+        ..PackOptions::default()
     };
     let name = "test".to_owned();
     let mut writer = BundleWriter::new(sink.clone(), name, store.store_dir().clone(), options);

@@ -217,6 +217,7 @@ fn written_again(salvage: &Salvage, level: i32, base: Option<DerivationBase>) ->
         level,
         sign_with: vec![key()],
         prerequisites: salvage.prerequisites().with_roots_of(base),
+        ..PackOptions::default()
     };
     let sink = Shared::default();
     let writer =

@@ -65,6 +65,7 @@ fn based() -> Vec<u8> {
         sign_with: vec![key()],
         prerequisites: Prerequisites::with_base(&store, &thinned.carried, left, Some(base))
             .unwrap(),
+        ..PackOptions::default()
     };
     let sink = Shared::default();
     let directory = store.store_dir().clone();

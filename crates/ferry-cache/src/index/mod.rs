@@ -14,8 +14,9 @@ use ferry_formats::{StoreDir, StorePath};
 use ferry_graph::{Facts, FactsError, Ledger, NodeId, ObjectFacts, Question};
 use ferry_store::progress::Progress;
 
+use crate::layout::hash_part;
 use crate::place::Listed;
-use crate::walk::{hash_part, narinfo_files};
+use crate::walk::narinfo_files;
 use crate::{BinaryCache, CacheError};
 
 /// What is in a cache.

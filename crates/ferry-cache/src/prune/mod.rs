@@ -249,7 +249,7 @@ impl BinaryCache {
             of.extend(known.deriver.iter().chain([&known.path]));
         }
         for name in &scan.logs {
-            let derivation = name.strip_prefix(scan::LOGS).unwrap_or_default();
+            let derivation = name.rsplit('/').next().unwrap_or_default();
             let Ok(derivation) = StorePath::from_basename(derivation.as_bytes()) else { continue };
             if goes.contains(&derivation) && !stays.contains(&derivation) {
                 names.push(name.clone());

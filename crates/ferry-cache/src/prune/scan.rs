@@ -7,18 +7,10 @@ use ferry_formats::{StorePath, narinfo};
 use ferry_store::progress::Progress;
 
 use super::referrers_first;
+use crate::layout::FileKind;
 use crate::pending::{self, Pending};
 use crate::place::Listed;
-use crate::walk::hash_part;
 use crate::{BinaryCache, CacheError};
-
-/// Where build logs are, each under the name of its derivation.
-pub(super) const LOGS: &str = "log/";
-/// Where it is told what content-addressed outputs came of, in older and in newer versions of Nix.
-const REALISATIONS: [&str; 2] = ["realisations/", "build-trace-v2/"];
-/// Where it is told which NAR has which debugging information.
-const DEBUG: &str = "debuginfo/";
-const NARS: &str = "nar/";
 
 /// A file.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -76,26 +68,21 @@ impl BinaryCache {
         let mut open = Vec::new();
         self.place.list("", &mut |file| {
             let seen = Seen::of(&file);
-            if hash_part(&file.name, ".narinfo").is_some() {
-                match before.narinfos.remove(&file.name).filter(|known| known.seen == seen) {
-                    Some(known) => {
-                        scan.narinfos.insert(file.name, Known { is_new: false, ..known });
+            match FileKind::of(&file.name) {
+                FileKind::Narinfo => {
+                    match before.narinfos.remove(&file.name).filter(|known| known.seen == seen) {
+                        Some(known) => {
+                            scan.narinfos.insert(file.name, Known { is_new: false, ..known });
+                        }
+                        None => open.push(file),
                     }
-                    None => open.push(file),
                 }
-                return Ok(());
-            }
-            let name = file.name;
-            if hash_part(&name, ".ls").is_some() {
-                scan.listings.push((name, seen));
-            } else if name.starts_with(LOGS) {
-                scan.logs.push(name);
-            } else if REALISATIONS.iter().any(|directory| name.starts_with(directory)) {
-                scan.realisations.push(name);
-            } else if name.starts_with(DEBUG) {
-                scan.debug.push(name);
-            } else if name.starts_with(NARS) || is_nar(&name) {
-                scan.nars.insert(name, seen);
+                FileKind::Listing => scan.listings.push((file.name, seen)),
+                FileKind::Log => scan.logs.push(file.name),
+                FileKind::Realisation => scan.realisations.push(file.name),
+                FileKind::DebugInfo => scan.debug.push(file.name),
+                FileKind::Nar => drop(scan.nars.insert(file.name, seen)),
+                FileKind::Other => {}
             }
             Ok(())
         })?;
@@ -176,11 +163,6 @@ impl Scan {
         let waves = referrers_first(&edges).into_iter();
         waves.map(|wave| wave.iter().filter_map(|path| self.get(path)).collect()).collect()
     }
-}
-
-/// Whether a file is called like a NAR: some caches have them beside the narinfos.
-fn is_nar(name: &str) -> bool {
-    name.split_once(".nar").is_some_and(|(_, rest)| rest.is_empty() || rest.starts_with('.'))
 }
 
 /// The NAR that an entry about debugging information leads to, relative to the cache.

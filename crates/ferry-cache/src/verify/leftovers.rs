@@ -9,8 +9,8 @@ use ferry_store::parallel::in_parallel;
 
 use super::names::Names;
 use super::{Fault, FaultKind};
+use crate::layout::FileKind;
 use crate::place::{CACHE_INFO, Place};
-use crate::walk::hash_part;
 use crate::{BinaryCache, CacheError, directory, pending};
 
 /// What of the cache's description is no `NAME: VALUE`.
@@ -32,13 +32,12 @@ pub(super) fn orphans(cache: &BinaryCache, names: &Names) -> Result<Vec<Fault>, 
     // Narinfos that wait for other machines name theirs, too.
     let waiting = pending::all(&cache.place, &cache.store_dir)?;
     let waited_for: HashSet<&str> = waiting.iter().map(|one| one.narinfo.url.as_str()).collect();
-    for (name, entry) in names.like(|name| name.starts_with("nar/")) {
+    for (name, entry) in names.like(FileKind::Nar) {
         if !entry.is_named() && !waited_for.contains(name) {
             add(FaultKind::OrphanNar, name, Some(entry.size), "no narinfo names it");
         }
     }
-    let is_listing = |name: &str| hash_part(name, ".ls").is_some();
-    for (name, entry) in names.like(is_listing) {
+    for (name, entry) in names.like(FileKind::Listing) {
         if !names.lists(&name.replace(".ls", ".narinfo")) {
             add(FaultKind::OrphanListing, name, Some(entry.size), "its path has no narinfo");
         }
@@ -55,10 +54,7 @@ pub(super) fn orphans(cache: &BinaryCache, names: &Names) -> Result<Vec<Fault>, 
 /// What is wrong with realisations: in `realisations/ID.doi`, of Nix up to 2.34, and in
 /// `build-trace-v2/DERIVATION/OUTPUT.doi`.
 pub(super) fn realisations(cache: &BinaryCache, names: &Names) -> Result<Vec<Fault>, CacheError> {
-    let files = names.like(|name| {
-        name.ends_with(".doi")
-            && (name.starts_with("realisations/") || name.starts_with("build-trace-v2/"))
-    });
+    let files = names.like(FileKind::Realisation);
     let faults = in_parallel(&files, cache.place.nars_at_a_time(), |(name, _)| {
         let Some(text) = cache.place.get(name)? else { return Ok(None) };
         let realisation = Realisation::of_file(name, &text);

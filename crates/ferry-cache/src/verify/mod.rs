@@ -30,8 +30,8 @@ use self::names::Names;
 use self::narinfo::{Look, Looked, listing_name};
 use self::state::Record;
 use crate::compression::Compression;
+use crate::layout::FileKind;
 use crate::place::Listed;
-use crate::walk::hash_part;
 use crate::{BinaryCache, CacheError};
 
 /// What of the NARs is read.
@@ -156,15 +156,16 @@ impl Run<'_> {
     /// Looks at every narinfo that is there.
     fn everything(&mut self) -> Result<(), CacheError> {
         let shard = self.options.shard;
-        let listed = self.names.like(|name| {
-            hash_part(name, ".narinfo").is_some_and(|hash| {
-                // One whose hash is none is nobody's, so everybody looks at it.
-                let path = StorePath::from_basename(format!("{hash}-x").as_bytes());
-                path.map_or(true, |path| shard.holds(&path))
-            })
-        });
-        let files: Vec<Listed> = listed
+        let is_mine = |name: &str| {
+            // One whose hash is none is nobody's, so everybody looks at it.
+            let path = StorePath::from_basename(name.replace(".narinfo", "-x").as_bytes());
+            path.map_or(true, |path| shard.holds(&path))
+        };
+        let files: Vec<Listed> = self
+            .names
+            .like(FileKind::Narinfo)
             .into_iter()
+            .filter(|(name, _)| is_mine(name))
             .map(|(name, entry)| Listed {
                 name: name.to_owned(),
                 size: entry.size,

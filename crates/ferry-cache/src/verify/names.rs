@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use ferry_formats::StorePath;
 use ferry_formats::narinfo;
 
+use crate::layout::FileKind;
 use crate::place::Listed;
 use crate::{BinaryCache, CacheError};
 
@@ -51,10 +52,10 @@ impl Names {
         self.get(name).is_some()
     }
 
-    /// Those whose names are like that, with the names.
-    pub(super) fn like(&self, is: impl Fn(&str) -> bool) -> Vec<(&str, &Entry)> {
+    /// Those of a kind, with the names.
+    pub(super) fn like(&self, kind: FileKind) -> Vec<(&str, &Entry)> {
         let Self::Listed(listed) = self else { return Vec::new() };
-        let like = listed.iter().filter(|(name, _)| is(name));
+        let like = listed.iter().filter(|(name, _)| FileKind::of(name) == kind);
         let mut like: Vec<_> = like.map(|(name, entry)| (name.as_str(), entry)).collect();
         like.sort_unstable_by_key(|(name, _)| *name);
         like

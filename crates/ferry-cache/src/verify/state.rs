@@ -24,7 +24,7 @@ use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 use tempfile::NamedTempFile;
 
-use crate::walk::hash_part;
+use crate::layout::hash_part;
 use crate::{BinaryCache, CacheError};
 
 const MAGIC: &str = "ferry-cache-verify 1 ";

@@ -21,10 +21,16 @@ mod references_json;
 mod references_text;
 mod store;
 mod trace;
+mod trace_directory;
 mod trace_line;
+mod trace_write;
 
 pub(crate) use derivations::read_one as read_derivation;
 pub use local::LocalFacts;
 pub use references_graph::{ReferencesGraph, ReferencesGraphEntry, ReferencesGraphError};
 pub use store::{StoreFacts, enter_derivations};
-pub use trace::{Need, OutputOf, Outside, Trace, TraceError, TraceHeader, Unfinished, Why};
+pub use trace::{
+    Added, Need, OutputOf, Outside, Recorded, Trace, TraceError, TraceHeader, Unfinished, Warning,
+    Why,
+};
+pub use trace_directory::{TraceDirectory, link_trace, trace_name};

@@ -10,7 +10,7 @@ use ferry_graph::{Facts, FactsError, Ledger, NodeId, Question};
 use thiserror::Error;
 
 use super::trace_line::{self, BadHeader, Line, VERSION};
-pub use super::trace_line::{Need, OutputOf, Outside, TraceHeader, Why};
+pub use super::trace_line::{Added, Need, OutputOf, Outside, TraceHeader, Warning, Why};
 
 /// No line is longer, in bytes.
 const MAX_LINE: u64 = 1 << 20;
@@ -25,6 +25,14 @@ pub enum TraceError {
     /// It cannot be read.
     #[error("cannot read {file}: {source}")]
     Io {
+        /// The file.
+        file: String,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// It cannot be written.
+    #[error("cannot write the recorded evaluation {file}: {source}")]
+    Unwritten {
         /// The file.
         file: String,
         /// The system's answer.
@@ -89,16 +97,31 @@ pub enum Unfinished {
     Accept,
 }
 
+/// What is known about one evaluation.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Recorded {
+    /// About the recording.
+    pub header: TraceHeader,
+    /// What the evaluation resulted in.
+    pub roots: Vec<StorePath>,
+    /// The store objects that it needed, and cannot make again by itself.
+    pub needs: Vec<Need>,
+    /// Those that it made by itself, derivations left out.
+    pub added: Vec<Added>,
+    /// What it needed besides, which no set of store paths can hold.
+    pub outside: Vec<Outside>,
+    /// Why it may have another result some other day.
+    pub warnings: Vec<Warning>,
+    /// What the recorder says about what it did not see.
+    pub incomplete: Vec<String>,
+}
+
 /// What one evaluation needed before its derivations could exist.
 #[derive(Clone, Debug)]
 pub struct Trace {
     file: String,
     store_dir: StoreDir,
-    header: TraceHeader,
-    roots: Vec<StorePath>,
-    needs: Vec<Need>,
-    outside: Vec<Outside>,
-    reasons: Vec<String>,
+    recorded: Recorded,
     complete: bool,
 }
 
@@ -149,11 +172,7 @@ impl Trace {
         let mut trace = Self {
             file: name.to_owned(),
             store_dir: store_dir.clone(),
-            header,
-            roots: Vec::new(),
-            needs: Vec::new(),
-            outside: Vec::new(),
-            reasons: Vec::new(),
+            recorded: Recorded { header, ..Recorded::default() },
             complete: false,
         };
         if !trace.take(&mut lines)? && unfinished == Unfinished::Refuse {
@@ -166,6 +185,8 @@ impl Trace {
     /// Takes in the lines behind the first, and tells whether there was a last one.
     fn take(&mut self, lines: &mut Lines<'_, impl BufRead>) -> Result<bool, TraceError> {
         let (mut roots, mut needs, mut outside) = (HashSet::new(), HashSet::new(), HashSet::new());
+        let (mut added, mut warnings) = (HashSet::new(), HashSet::new());
+        let recorded = &mut self.recorded;
         while lines.next()? {
             let line = match trace_line::line(&lines.line, &self.store_dir) {
                 Ok(line) => line,
@@ -177,22 +198,12 @@ impl Trace {
                 Err(reason) => return Err(lines.error(reason)),
             };
             match line {
-                Line::Root(path) => {
-                    if roots.insert(path.clone()) {
-                        self.roots.push(path);
-                    }
-                }
-                Line::Need(need) => {
-                    if needs.insert(need.clone()) {
-                        self.needs.push(need);
-                    }
-                }
-                Line::Outside(what) => {
-                    if outside.insert(what.clone()) {
-                        self.outside.push(what);
-                    }
-                }
-                Line::Incomplete(reason) => self.reasons.push(reason),
+                Line::Root(path) => once(&mut roots, &mut recorded.roots, path),
+                Line::Need(need) => once(&mut needs, &mut recorded.needs, need),
+                Line::Added(one) => once(&mut added, &mut recorded.added, one),
+                Line::Outside(what) => once(&mut outside, &mut recorded.outside, what),
+                Line::Warning(one) => once(&mut warnings, &mut recorded.warnings, one),
+                Line::Incomplete(reason) => recorded.incomplete.push(reason),
                 Line::Unknown => {}
                 Line::End { complete, lines: count } => {
                     // Not counting the first line and this one.
@@ -215,41 +226,47 @@ impl Trace {
         Ok(false)
     }
 
+    /// All that it says.
+    #[must_use]
+    pub fn recorded(&self) -> &Recorded {
+        &self.recorded
+    }
+
     /// What is known about the recording.
     #[must_use]
     pub fn header(&self) -> &TraceHeader {
-        &self.header
+        &self.recorded.header
     }
 
     /// What the evaluation resulted in, in the order of the file.
     #[must_use]
     pub fn roots(&self) -> &[StorePath] {
-        &self.roots
+        &self.recorded.roots
     }
 
     /// The store objects that it needed, in the order of the file.
     #[must_use]
     pub fn needs(&self) -> &[Need] {
-        &self.needs
+        &self.recorded.needs
     }
 
     /// What it needed besides, which no set of store paths can hold.
     #[must_use]
     pub fn outside(&self) -> &[Outside] {
-        &self.outside
+        &self.recorded.outside
     }
 
     /// Whether the recorder saw everything. If it did not, what is here was needed, and more may
     /// have been.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.complete && self.reasons.is_empty()
+        self.complete && self.recorded.incomplete.is_empty()
     }
 
     /// What the recorder says about what it did not see.
     #[must_use]
     pub fn incomplete_reasons(&self) -> &[String] {
-        &self.reasons
+        &self.recorded.incomplete
     }
 }
 
@@ -275,13 +292,13 @@ impl Facts for Trace {
             _ => return Ok(()),
         };
         let is_root =
-            |node: &&NodeId| ledger.path(**node).is_some_and(|path| self.roots.contains(&path));
+            |node: &&NodeId| ledger.path(**node).is_some_and(|path| self.roots().contains(&path));
         let asked: Vec<NodeId> = nodes.iter().filter(is_root).copied().collect();
         if asked.is_empty() {
             return Ok(());
         }
         let (mut needs, mut fragments) = (Vec::new(), Vec::new());
-        for need in &self.needs {
+        for need in self.needs() {
             let node = ledger.node(&need.path);
             needs.push(node);
             if need.why == Why::ImportFromDerivation {
@@ -307,7 +324,7 @@ impl Trace {
     fn enter_outputs(&self, nodes: &[NodeId], ledger: &mut Ledger<'_>) {
         let asked: HashSet<StorePath> =
             nodes.iter().filter_map(|node| ledger.path(*node)).collect();
-        for need in self.needs.iter().filter(|need| asked.contains(&need.path)) {
+        for need in self.needs().iter().filter(|need| asked.contains(&need.path)) {
             // The output of an output has a derivation that has no path of its own here.
             if let Some(OutputOf { derivation, outputs }) = &need.output_of
                 && let [output] = outputs.as_slice()
@@ -316,6 +333,13 @@ impl Trace {
                 ledger.realised(derivation, output, path);
             }
         }
+    }
+}
+
+/// Adds what was not there yet.
+fn once<T: Clone + Eq + std::hash::Hash>(seen: &mut HashSet<T>, list: &mut Vec<T>, one: T) {
+    if seen.insert(one.clone()) {
+        list.push(one);
     }
 }
 

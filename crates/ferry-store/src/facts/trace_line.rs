@@ -1,6 +1,8 @@
 //! One line of a trace: `docs/trace-format.md`.
 
-use ferry_formats::{StoreDir, StorePath};
+use std::collections::BTreeMap;
+
+use ferry_formats::{NarHash, StoreDir, StorePath};
 use serde_json::{Map, Value};
 
 use crate::message::harmless;
@@ -18,13 +20,21 @@ pub enum Why {
     Fetch,
     /// An input of a flake, or the flake itself.
     FlakeInput,
-    /// Something that it added to the store: a path in an expression, `builtins.path`,
-    /// `builtins.toFile`.
+    /// A file or directory that it copied into the store: a path in an expression,
+    /// `builtins.path`, `builtins.filterSource`.
     Source,
+    /// Text that it put into the store: `builtins.toFile`.
+    Text,
     /// `builtins.storePath`, or a store path given some other way.
     StorePath,
-    /// Nix files that lie in the store.
+    /// Nix files that were evaluated.
     NixFile,
+    /// What `<name>` was looked up in.
+    NixPath,
+    /// The directory of a flake.
+    Flake,
+    /// A file or directory that an evaluated file names, and that may have been read.
+    Path,
     /// The producer of a dynamic derivation, which is an output itself.
     DynamicDerivation,
     /// Something in the fetchers' cache below the user's home.
@@ -40,8 +50,12 @@ impl Why {
             "fetch" => Self::Fetch,
             "flake-input" => Self::FlakeInput,
             "source" => Self::Source,
+            "text" => Self::Text,
             "store-path" => Self::StorePath,
             "nix-file" => Self::NixFile,
+            "nix-path" => Self::NixPath,
+            "flake" => Self::Flake,
+            "path" => Self::Path,
             "dynamic-derivation" => Self::DynamicDerivation,
             "fetcher-cache" => Self::FetcherCache,
             other => Self::Other(other.to_owned()),
@@ -56,8 +70,12 @@ impl Why {
             Self::Fetch => "fetch",
             Self::FlakeInput => "flake-input",
             Self::Source => "source",
+            Self::Text => "text",
             Self::StorePath => "store-path",
             Self::NixFile => "nix-file",
+            Self::NixPath => "nix-path",
+            Self::Flake => "flake",
+            Self::Path => "path",
             Self::DynamicDerivation => "dynamic-derivation",
             Self::FetcherCache => "fetcher-cache",
             Self::Other(text) => text,
@@ -74,7 +92,7 @@ pub struct OutputOf {
     pub outputs: Vec<String>,
 }
 
-/// A store object that an evaluation needed.
+/// A store object that an evaluation needed, and cannot make again by itself.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Need {
     /// Its path.
@@ -85,18 +103,64 @@ pub struct Need {
     pub output_of: Option<OutputOf>,
     /// Where it was fetched from, if it was.
     pub url: Option<String>,
+    /// The revision that was fetched, if there is such a thing.
+    pub rev: Option<String>,
+    /// What a flake's lock file calls it.
+    pub node: Option<String>,
+}
+
+impl Need {
+    /// A need of which nothing more is known.
+    #[must_use]
+    pub fn new(path: StorePath, why: Why) -> Self {
+        Self { path, why, output_of: None, url: None, rev: None, node: None }
+    }
+}
+
+/// A store object that an evaluation made by itself, and will make again.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Added {
+    /// Its path.
+    pub path: StorePath,
+    /// [`Why::Source`], or [`Why::Text`].
+    pub why: Why,
+    /// What it was copied from, if that is known: an absolute path, or something below the
+    /// fetchers' cache.
+    pub from: Option<String>,
 }
 
 /// Something that an evaluation needed and that is not a store object, so that no set of store
 /// paths can hold it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Outside {
-    /// A file, or what the fetchers' cache has it under.
+    /// The absolute path of a file or directory; of something in the fetchers' cache, its path in
+    /// there.
     pub what: String,
     /// What for.
     pub why: Why,
     /// Where it was fetched from, if it was.
     pub url: Option<String>,
+    /// The hash of it as a NAR, as it was when it was read.
+    pub nar_hash: Option<NarHash>,
+    /// The store object that has all of it that was read, where a part of it was not.
+    pub copy: Option<StorePath>,
+}
+
+impl Outside {
+    /// Something of which nothing more is known.
+    #[must_use]
+    pub fn new(what: String, why: Why) -> Self {
+        Self { what, why, url: None, nar_hash: None, copy: None }
+    }
+}
+
+/// Why an evaluation may have another result some other day, or somewhere else.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Warning {
+    /// For a person to read.
+    pub text: String,
+    /// One of a few words: `docs/trace-format.md`.
+    pub why: String,
 }
 
 /// What the first line of a trace says about the recording.
@@ -106,6 +170,10 @@ pub struct TraceHeader {
     pub evaluator: Option<String>,
     /// What was run.
     pub command: Vec<String>,
+    /// Where it was run.
+    pub working_directory: Option<String>,
+    /// Variables that matter to it.
+    pub environment: BTreeMap<String, String>,
     /// The version of the daemon's protocol that was spoken: `1.38`.
     pub protocol: Option<String>,
     /// What was evaluated for: `x86_64-linux`.
@@ -118,7 +186,9 @@ pub struct TraceHeader {
 pub(super) enum Line {
     Root(StorePath),
     Need(Need),
+    Added(Added),
     Outside(Outside),
+    Warning(Warning),
     Incomplete(String),
     End {
         complete: bool,
@@ -159,8 +229,20 @@ pub(super) fn header(line: &[u8], store_dir: &StoreDir) -> Result<TraceHeader, B
         }
         Some(_) => None,
     };
+    let environment = match object.get("environment") {
+        None | Some(Value::Null) => Some(BTreeMap::new()),
+        Some(Value::Object(variables)) => variables
+            .iter()
+            .map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())))
+            .collect(),
+        Some(_) => None,
+    };
     Ok(TraceHeader {
         evaluator: text("evaluator")?,
+        working_directory: text("workingDirectory")?,
+        environment: environment.ok_or_else(|| {
+            BadHeader::Reason("`environment` is not an object of strings".to_owned())
+        })?,
         command: command
             .ok_or_else(|| BadHeader::Reason("`command` is not a list of strings".to_owned()))?,
         protocol: text("protocol")?,
@@ -171,7 +253,8 @@ pub(super) fn header(line: &[u8], store_dir: &StoreDir) -> Result<TraceHeader, B
 
 /// Reads a line behind the first.
 pub(super) fn line(line: &[u8], store_dir: &StoreDir) -> Result<Line, String> {
-    const KINDS: [&str; 6] = ["root", "need", "outside", "incomplete", "end", "ferryTrace"];
+    const KINDS: [&str; 8] =
+        ["root", "need", "added", "outside", "warning", "incomplete", "end", "ferryTrace"];
     let object: Map<String, Value> =
         serde_json::from_slice(line).map_err(|source| format!("not a JSON object: {source}"))?;
     let mut kinds = KINDS.into_iter().filter(|kind| object.contains_key(*kind));
@@ -193,12 +276,26 @@ pub(super) fn line(line: &[u8], store_dir: &StoreDir) -> Result<Line, String> {
                 .map(|text| output_of(store_dir, &text))
                 .transpose()?,
             url: optional_text(&object, "url")?,
+            rev: optional_text(&object, "rev")?,
+            node: optional_text(&object, "node")?,
+        }),
+        "added" => Line::Added(Added {
+            path: path("added")?,
+            why: why()?,
+            from: optional_text(&object, "from")?,
         }),
         "outside" => Line::Outside(Outside {
             what: text("outside")?,
             why: why()?,
             url: optional_text(&object, "url")?,
+            nar_hash: optional_text(&object, "narHash")?
+                .map(|text| NarHash::parse(&text).map_err(|error| error.to_string()))
+                .transpose()?,
+            copy: optional_text(&object, "copy")?
+                .map(|text| store_path(store_dir, "copy", &text))
+                .transpose()?,
         }),
+        "warning" => Line::Warning(Warning { text: text("warning")?, why: text("why")? }),
         "incomplete" => Line::Incomplete(text("incomplete")?),
         "end" => Line::End {
             complete: match (object.get("end"), object.get("complete")) {

@@ -9,7 +9,7 @@ mod ranges;
 mod reader;
 pub(crate) mod realisations;
 mod registrar;
-mod restore;
+pub(crate) mod restore;
 mod roots;
 mod schema;
 mod staging;
@@ -29,6 +29,7 @@ pub use layout::Layout;
 pub use ranges::LocalNarRanges;
 pub use roots::replace_symlink;
 pub use unregistered::UnregisteredStore;
+pub(crate) use unregistered::hash_tree;
 
 use crate::admission::Plan;
 use crate::daemon::{Address, DaemonOptions, DaemonStore};

@@ -16,22 +16,36 @@ use rustix::fs::{AtFlags, Mode, OFlags, Timespec, Timestamps};
 /// directory writes to it.
 pub(super) const ROOT_DIRECTORY_WHILE_MOVING: u32 = 0o755;
 
-const DIRECTORY: u32 = 0o555;
-const EXECUTABLE: u32 = 0o555;
-const PLAIN: u32 = 0o444;
+/// What a file tree may be used for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// As Nix keeps store objects: nothing may be written to, and no time is told.
+    Canonical,
+    /// To be worked on.
+    Writable,
+}
+
+impl Form {
+    /// The mode of what may be entered or run, or of what may only be read.
+    fn mode(self, executable: bool) -> u32 {
+        let mode = if executable { 0o555 } else { 0o444 };
+        if self == Self::Writable { mode | 0o200 } else { mode }
+    }
+}
 
 /// What an object turned out to be.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Directory,
     Other,
 }
 
 /// Unpacks the NAR on `reader` as `name` in `parent`. On an error part of it may be left there.
-pub(super) fn restore(
+pub(crate) fn restore(
     reader: &mut dyn Read,
     parent: BorrowedFd<'_>,
     name: &str,
+    form: Form,
 ) -> Result<Kind, nar::Error> {
     let mut reader = io::BufReader::with_capacity(64 << 10, reader);
     let mut open: Vec<OwnedFd> = Vec::new();
@@ -51,8 +65,8 @@ pub(super) fn restore(
             Event::DirectoryEnd { .. } => {
                 if let Some(directory) = open.pop() {
                     let mode =
-                        if open.is_empty() { ROOT_DIRECTORY_WHILE_MOVING } else { DIRECTORY };
-                    settle(&directory, mode)?;
+                        if open.is_empty() { ROOT_DIRECTORY_WHILE_MOVING } else { form.mode(true) };
+                    settle(&directory, mode, form)?;
                 }
             }
             Event::Regular { name: child, executable, mut contents } => {
@@ -60,11 +74,11 @@ pub(super) fn restore(
                 let mut file = create_file(place, &child)?;
                 contents.copy_to(&mut file)?;
                 file.flush()?;
-                settle(&file, if executable { EXECUTABLE } else { PLAIN })?;
+                settle(&file, form.mode(executable), form)?;
             }
             Event::Symlink { name: child, target } => {
                 let child = name_of(child);
-                create_symlink(place, &child, target)?;
+                create_symlink(place, &child, target, form)?;
             }
         }
         Ok(())
@@ -84,16 +98,26 @@ fn create_file(parent: BorrowedFd<'_>, name: &[u8]) -> io::Result<std::fs::File>
     Ok(file.into())
 }
 
-fn create_symlink(parent: BorrowedFd<'_>, name: &[u8], target: &[u8]) -> io::Result<()> {
+fn create_symlink(
+    parent: BorrowedFd<'_>,
+    name: &[u8],
+    target: &[u8],
+    form: Form,
+) -> io::Result<()> {
     rustix::fs::symlinkat(target, parent, name)?;
-    rustix::fs::utimensat(parent, name, &one_second_into_the_epoch(), AtFlags::SYMLINK_NOFOLLOW)?;
+    if form == Form::Canonical {
+        let time = one_second_into_the_epoch();
+        rustix::fs::utimensat(parent, name, &time, AtFlags::SYMLINK_NOFOLLOW)?;
+    }
     Ok(())
 }
 
-/// Gives a finished file or directory its mode (no setuid, no write bits) and its time.
-fn settle(object: impl AsFd, mode: u32) -> io::Result<()> {
+/// Gives a finished file or directory its mode (no setuid) and its time.
+fn settle(object: impl AsFd, mode: u32, form: Form) -> io::Result<()> {
     rustix::fs::fchmod(&object, Mode::from_raw_mode(mode))?;
-    rustix::fs::futimens(&object, &one_second_into_the_epoch())?;
+    if form == Form::Canonical {
+        rustix::fs::futimens(&object, &one_second_into_the_epoch())?;
+    }
     Ok(())
 }
 

@@ -16,7 +16,7 @@ use rustix::io::Errno;
 
 use super::layout::Layout;
 use super::locks::try_exclusive;
-use super::restore::{self, Kind};
+use super::restore::{self, Form, Kind};
 use crate::admission::{Admitted, Verified};
 use crate::{Error, Result};
 
@@ -105,7 +105,7 @@ impl Staging {
     fn restore(&self, path: &str, nar: &mut dyn std::io::Read) -> Result<(PathBuf, Kind)> {
         let name = self.next.fetch_add(1, Ordering::Relaxed).to_string();
         let place = self.path.join(&name);
-        match restore::restore(nar, self.handle.as_fd(), &name) {
+        match restore::restore(nar, self.handle.as_fd(), &name, Form::Canonical) {
             Ok(kind) => Ok((place, kind)),
             Err(nar::Error::Io(source)) => {
                 let action = format!("unpack {path} at {}", place.display());

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{self, Write};
+use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use ferry_formats::hash::NarHasher;
@@ -53,6 +54,23 @@ impl UnregisteredStore {
         Self { layout, names, entries, completed, derivers: OnceLock::new() }
     }
 
+    /// The store at `layout` with one object in it, whose files are there; `name` is what to call
+    /// the store in messages.
+    pub(crate) fn of_object(layout: Layout, name: String, info: &PathInfo) -> Self {
+        let entry = ReferencesGraphEntry {
+            path: info.path.clone(),
+            references: info.references.iter().cloned().collect(),
+            nar_hash: Some(info.nar_hash),
+            nar_size: Some(info.nar_size),
+            deriver: info.deriver.clone(),
+            content_addressed: Some(info.ca.is_some()),
+            ca: info.ca.clone(),
+        };
+        let entries = [(info.path.clone(), entry)].into();
+        let completed = Mutex::default();
+        Self { layout, names: vec![name], entries, completed, derivers: OnceLock::new() }
+    }
+
     /// Its NARs at any position.
     #[must_use]
     pub fn files(&self) -> Arc<dyn NarRanges> {
@@ -93,11 +111,8 @@ impl UnregisteredStore {
     }
 
     fn hash(&self, path: &StorePath) -> Result<(NarHash, u64)> {
-        let mut hasher = Hashing(NarHasher::default());
-        nar::dump(&self.layout.real_path(path), &mut hasher)
-            .map_err(|error| reader::read_error(&self.layout, path, error))?;
-        let size = hasher.0.size();
-        Ok((hasher.0.finish(), size))
+        hash_tree(&self.layout.real_path(path))
+            .map_err(|error| reader::read_error(&self.layout, path, error))
     }
 
     /// The SHA-256 digest of an object that is one file.
@@ -166,6 +181,14 @@ impl Store for UnregisteredStore {
     fn read_nars(&self, wanted: &[PathInfo], visit: &mut NarVisitor<'_>) -> Result<()> {
         reader::read_nars(&self.layout, wanted, visit)
     }
+}
+
+/// Hash and size of the NAR of a file tree.
+pub(crate) fn hash_tree(tree: &Path) -> std::result::Result<(NarHash, u64), nar::Error> {
+    let mut hasher = Hashing(NarHasher::default());
+    nar::dump(tree, &mut hasher)?;
+    let size = hasher.0.size();
+    Ok((hasher.0.finish(), size))
 }
 
 struct Hashing(NarHasher);

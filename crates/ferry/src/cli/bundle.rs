@@ -102,4 +102,11 @@ pub(crate) struct Load {
     /// Make no garbage collector root
     #[arg(long)]
     pub(crate) no_root: bool,
+    /// Where to lay out the files of a recorded evaluation that was packed too (default: below
+    /// $XDG_DATA_HOME/ferry/evaluations). What is there already stays as it is
+    #[arg(long, value_name = "DIRECTORY", value_hint = ValueHint::DirPath)]
+    pub(crate) eval_dir: Option<PathBuf>,
+    /// Lay out no recorded evaluation
+    #[arg(long, conflicts_with = "eval_dir")]
+    pub(crate) no_eval: bool,
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueHint};
+use ferry_store::shard::Shard;
 
 use super::{Trust, What};
 
@@ -39,6 +40,9 @@ pub(crate) struct Missing {
     /// a channel; compressed as its name says (`.xz`, `.zst`, `.gz`, `.bz2`)
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) add_to: Option<PathBuf>,
+    /// Ask for one part of the set only, `0/4` to `3/4`, and let other machines ask for the others
+    #[arg(long, value_name = "INDEX/COUNT", conflicts_with = "fetch_into")]
+    pub(crate) shard: Option<Shard>,
     /// Count what nobody has signed, too
     #[arg(long)]
     pub(crate) no_check_sigs: bool,

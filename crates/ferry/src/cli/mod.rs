@@ -14,6 +14,8 @@ mod inventory;
 mod missing;
 mod pack;
 mod salvage;
+mod shell;
+mod trace;
 mod what;
 
 use std::path::PathBuf;
@@ -35,6 +37,8 @@ pub(crate) use self::inventory::Inventory;
 pub(crate) use self::missing::Missing;
 pub(crate) use self::pack::Pack;
 pub(crate) use self::salvage::Salvage;
+pub(crate) use self::shell::Shell;
+pub(crate) use self::trace::Trace;
 pub(crate) use self::what::{SignWith, What};
 
 /// Carries Nix software across a gap in the network.
@@ -92,6 +96,9 @@ pub(crate) enum Command {
     Why(Why),
     /// Tell how large things are, what they share counted once
     Size(Size),
+    /// Evaluate, and record what that takes: what has to be there to evaluate it again
+    #[command(after_help = trace::EXAMPLES)]
+    Trace(Trace),
     /// Check everything in a bundle
     Verify(Verify),
     /// List the store paths in a bundle, or the files of one of them
@@ -103,6 +110,9 @@ pub(crate) enum Command {
     /// Add what is in a bundle to a Nix store
     #[command(after_help = bundle::EXAMPLES)]
     Load(Load),
+    /// Run a command with what a recorded evaluation needs, and with no network
+    #[command(after_help = shell::EXAMPLES)]
+    Shell(Shell),
     /// Write down what a store has, in a small file, for the other side to know
     #[command(after_help = inventory::EXAMPLES)]
     Inventory(Inventory),

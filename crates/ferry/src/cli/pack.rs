@@ -18,6 +18,8 @@ Examples:
     ferry pack nixpkgs#hello --base first.ferry -o update.ferry
   Onto disks with FAT32, so that any one of them can be lost:
     ferry pack /run/current-system --set runtime --volume-size 4G --parity 1 -o system.ferry
+  With what it takes to evaluate it again there:
+    ferry pack --with-eval=hello.trace --set sources -o hello.ferry
   Through a pipe:
     ferry pack ./result --set runtime -o - | ssh island ferry load -";
 
@@ -45,6 +47,23 @@ pub(crate) struct Pack {
     /// with --have. What a list or a bundle names is read from --store
     #[arg(long, value_name = "PLACE", value_hint = ValueHint::FilePath)]
     pub(crate) base: Option<String>,
+    /// Take along what evaluating again takes: the store paths that a recorded evaluation needed,
+    /// and one more with the expressions, sources and the part of the fetchers' cache that it read.
+    /// The trace is this file, or what --trace names. Without INSTALLABLE, what was evaluated is
+    /// packed
+    #[arg(
+        long,
+        value_name = "TRACE",
+        value_hint = ValueHint::FilePath,
+        num_args = 0..=1,
+        require_equals = true,
+        conflicts_with = "references_graph"
+    )]
+    pub(crate) with_eval: Option<Option<PathBuf>>,
+    /// With --with-eval, take no more than this of files that are not in the store: bytes, or K, M,
+    /// G, T
+    #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = volume_size)]
+    pub(crate) eval_limit: u64,
     #[command(flatten)]
     pub(crate) sign: SignWith,
     /// How much time to spend on making it small

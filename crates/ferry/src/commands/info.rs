@@ -28,6 +28,8 @@ pub(crate) fn run(context: &Context, options: &Info) -> Result<(), Failure> {
     };
     let prerequisites: Vec<String> =
         bundle.prerequisites().iter().map(|one| store_dir.render_path(&one.path)).collect();
+    let evaluations: Vec<String> =
+        manifest.evaluation_paths().iter().map(|path| store_dir.render_path(path)).collect();
     if context.json {
         return output::json(json!({
             "bundle": named,
@@ -37,6 +39,7 @@ pub(crate) fn run(context: &Context, options: &Info) -> Result<(), Failure> {
             "storeDir": manifest.store_dir,
             "set": manifest.set,
             "roots": roots,
+            "evaluations": evaluations,
             "paths": manifest.paths,
             "derivations": derivations,
             "narSize": manifest.nar_size,
@@ -51,6 +54,7 @@ pub(crate) fn run(context: &Context, options: &Info) -> Result<(), Failure> {
         format!("set:             {}", manifest.set),
     ];
     lines.extend(roots.iter().map(|root| format!("root:            {root}")));
+    lines.extend(evaluations.iter().map(|path| format!("evaluation:      {path}")));
     lines.push(format!("paths:           {} ({derivations} derivations)", manifest.paths));
     lines.push(format!("NARs:            {}", output::size(manifest.nar_size)));
     lines.extend(prerequisites.iter().map(|path| format!("prerequisite:    {path}")));

@@ -8,6 +8,7 @@ use ferry_formats::{PathInfo, StorePath};
 use ferry_store::closure::unreferenced;
 use ferry_store::copy::require_same_directory;
 use ferry_store::daemon::{Address, DaemonStore};
+use ferry_store::evaluation::Restored;
 use ferry_store::local::{Layout, replace_symlink};
 use ferry_store::trust::TrustPolicy;
 use ferry_store::uri::{OpenStore, Purpose};
@@ -19,7 +20,7 @@ use crate::cli::Load;
 use crate::commands::{copied, prerequisites};
 use crate::context::{Context, open_bundle, require_bundle_key};
 use crate::failure::Failure;
-use crate::{evaluate, output};
+use crate::{evaluate, evaluations, output};
 
 pub(crate) fn run(context: &Context, options: &Load) -> Result<(), Failure> {
     let trust = if options.no_check_sigs {
@@ -48,8 +49,15 @@ pub(crate) fn run(context: &Context, options: &Load) -> Result<(), Failure> {
     let report = copy(&bundle, store.destination(), offered, &[], &*context.bars)
         .inspect_err(|_| kept.unmake())?;
     context.tell_recovered(&bundle);
+    let laid_out = match options.no_eval {
+        true => Vec::new(),
+        false => {
+            let paths = bundle.manifest().evaluation_paths();
+            evaluations::lay_out(context, store.store(), &paths, options.eval_dir.as_deref())?
+        }
+    };
 
-    tell(context, options, &bundle, &store, &kept.links, &report)
+    tell(context, options, &bundle, &store, &Done { links: &kept.links, report, laid_out })
 }
 
 /// What has to be kept so that all of the bundle is, with what was left out of it: what was packed,
@@ -160,14 +168,21 @@ impl Roots {
     }
 }
 
+/// What was done.
+struct Done<'a> {
+    links: &'a [PathBuf],
+    report: CopyReport,
+    laid_out: Vec<Restored>,
+}
+
 fn tell(
     context: &Context,
     options: &Load,
     bundle: &Bundle,
     store: &OpenStore,
-    links: &[PathBuf],
-    report: &CopyReport,
+    done: &Done<'_>,
 ) -> Result<(), Failure> {
+    let Done { links, report, laid_out } = done;
     let roots: Vec<String> = bundle
         .manifest()
         .root_paths()
@@ -175,12 +190,14 @@ fn tell(
         .map(|root| bundle.store_dir().render_path(root))
         .collect();
     let next = next_command(options, bundle, store);
+    let address = (options.to != "auto").then_some(options.to.as_str());
     if context.json {
         let mut fields = copied::fields(report, bundle.store_dir());
         if let Some(object) = fields.as_object_mut() {
             object.insert("roots".to_owned(), json!(roots));
             object.insert("gcRoots".to_owned(), json!(links));
             object.insert("next".to_owned(), json!(next));
+            object.insert("evaluations".to_owned(), evaluations::json(laid_out, address));
         }
         output::json(fields)?;
     } else {
@@ -198,6 +215,10 @@ fn tell(
         context.talk.say(
             "nothing keeps it from the garbage collector there: that daemon makes no roots for us",
         );
+    }
+    for evaluation in laid_out {
+        let command = evaluations::command(evaluation, address);
+        context.talk.say(format!("evaluate again: {command}"));
     }
     if let Some(next) = next {
         context.talk.say(format!("next: {next}"));

@@ -8,9 +8,10 @@ use std::time::Instant;
 use ferry_cache::missing::{AskOptions, Place, Survey, survey};
 use ferry_cache::{Offered, PathList};
 use ferry_formats::{StoreDir, StorePath};
-use ferry_graph::{Explorer, NodeId, Realiser, Supply};
+use ferry_graph::{Explorer, NodeId, NodeSet, Realiser, Supply};
 use ferry_store::closure::unreferenced;
 use ferry_store::selection::{self, Selection};
+use ferry_store::shard::Shard;
 use ferry_store::trust::TrustPolicy;
 
 use self::report::Report;
@@ -48,16 +49,26 @@ pub(crate) fn run(context: &Context, options: &Missing) -> Result<ExitCode, Fail
     let installables = Installables { context, store_dir, store: &sources.address };
     let Named { installables: named, also } = Named::of(&options.what, &installables)?;
     let mut queries = Queries::new(context, sources.explorer(context)?, &sources.address);
-    let set = queries.evaluate_set(&options.what.query_file, &options.what.set, &named)?;
+    let mut set = queries.evaluate_set(&options.what.query_file, &options.what.set, &named)?;
     queries.tell_doubts();
     selection::require_facts_of_derivations(&queries.explorer)?;
     let explorer = &mut queries.explorer;
     let mut realiser = Realiser::new(context.always_allows_substitutes()?);
-    selection::want(&mut realiser, explorer, &set, &named)?;
+    let mut besides = NodeSet::default();
     for installable in &also {
-        for node in installable.nodes(explorer)? {
-            realiser.want(explorer, node);
+        besides.extend(installable.nodes(explorer)?);
+    }
+    let elsewhere = match options.shard {
+        None => NodeSet::default(),
+        Some(shard) => {
+            let mut elsewhere = keep_part(&mut set, shard, explorer);
+            elsewhere.union_with(&keep_part(&mut besides, shard, explorer));
+            elsewhere
         }
+    };
+    selection::want(&mut realiser, explorer, &set, &named)?;
+    for node in besides.iter() {
+        realiser.want(explorer, node);
     }
 
     let trust = match options.no_check_sigs {
@@ -65,7 +76,8 @@ pub(crate) fn run(context: &Context, options: &Missing) -> Result<ExitCode, Fail
         false => context.trust(&options.trust)?,
     };
     let begun = Instant::now();
-    let ask = AskOptions { trust: &trust, keep_infos: options.fetch_into.is_some() };
+    let keep_infos = options.fetch_into.is_some();
+    let ask = AskOptions { trust: &trust, keep_infos, elsewhere: &elsewhere };
     let survey = survey(explorer, realiser, &places, ask, &*context.bars)?;
     let took = begun.elapsed();
     if sources.stores.iter().any(|source| source.store().is_some()) {
@@ -102,6 +114,17 @@ pub(crate) fn run(context: &Context, options: &Missing) -> Result<ExitCode, Fail
     }
     let is_missing = !missing_nodes(&survey).is_empty();
     Ok(if is_missing { ExitCode::from(1) } else { ExitCode::SUCCESS })
+}
+
+/// Keeps one part of a set, and returns the others. What has no path yet is in the first.
+fn keep_part(set: &mut NodeSet, shard: Shard, explorer: &Explorer<'_>) -> NodeSet {
+    let is_elsewhere = |node: &NodeId| match explorer.graph().path(*node) {
+        Some(path) => !shard.holds(&path),
+        None => !shard.is_first(),
+    };
+    let elsewhere: NodeSet = set.iter().filter(is_elsewhere).collect();
+    set.difference_with(&elsewhere);
+    elsewhere
 }
 
 /// What is asked, in order.

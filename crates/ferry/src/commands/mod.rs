@@ -17,7 +17,9 @@ mod prerequisites;
 mod query;
 mod repair;
 mod salvage;
+mod shell;
 mod size;
+mod trace;
 mod verify;
 mod why;
 
@@ -35,9 +37,11 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let done = match arguments.command {
         Command::Diff(options) => return diff::run(&context, &options),
         Command::Cache(command) => return cache::run(&context, &command),
+        Command::Trace(options) => return trace::run(&context, &options),
         Command::Missing(options) => return missing::run(&context, &options),
         Command::Salvage(options) => return salvage::run(&context, &options),
-        Command::Pack(options) => pack::run(&context, &options),
+        Command::Shell(options) => return shell::run(&context, &options),
+        Command::Pack(options) => pack::run(&context, options),
         Command::Query(options) => query::run(&context, &options),
         Command::Deps(options) => deps::run(&context, &options),
         Command::Why(options) => why::run(&context, &options),

@@ -1,16 +1,19 @@
 //! `ferry pack`: what an installable needs, in one file.
 
+use std::path::PathBuf;
+
 use ferry_bundle::{BundleWriter, PackOptions, Prerequisites};
 use ferry_store::leave_out::{Thinned, leave_out};
 use ferry_store::selection::Selection;
 use ferry_store::trust::TrustPolicy;
 use ferry_store::uri::Purpose;
-use ferry_store::{CopyReport, Error, Protection, copy};
+use ferry_store::{CopyReport, Error, Protection, Store, copy};
 use serde_json::json;
 
 use crate::base::Base;
 use crate::cli::Pack;
 use crate::context::{Context, secret_keys, temporary_directory};
+use crate::evaluations::{self, Evaluations};
 use crate::failure::Failure;
 use crate::have;
 use crate::output;
@@ -19,7 +22,11 @@ use crate::sink::{Sink, Written};
 use crate::sources::OpenSource;
 use crate::volumes;
 
-pub(crate) fn run(context: &Context, options: &Pack) -> Result<(), Failure> {
+pub(crate) fn run(context: &Context, mut options: Pack) -> Result<(), Failure> {
+    let traces = evaluations_asked(&options)?;
+    let given = &mut options.what.trace;
+    given.extend(traces.iter().filter(|trace| !given.contains(trace)).cloned().collect::<Vec<_>>());
+    let options = &mut options;
     let sink = Sink::new(&options.output, "a bundle")?;
     let sink = match options.volume_size {
         Some(size) => sink.in_volumes(size, options.parity)?,
@@ -30,9 +37,18 @@ pub(crate) fn run(context: &Context, options: &Pack) -> Result<(), Failure> {
     }
     let keys = secret_keys(&options.sign.sign_key)?;
     let opened = open(context, options)?;
-    let store = opened.any_store();
+    if options.what.is_empty() {
+        let store_dir = opened.any_store().store_dir();
+        options.what.installables = evaluations::roots(context, &traces, store_dir)?;
+    }
+    let options = &*options;
+    let evaluations =
+        Evaluations::collect(context, &traces, opened.any_store(), options.eval_limit)?;
+    let joined = evaluations.joined(opened.any_store());
+    let store: &dyn Store = &joined;
 
-    let selection = selected(context, &options.what, store, opened.facts(), &options.store)?;
+    let mut selection = selected(context, &options.what, store, opened.facts(), &options.store)?;
+    evaluations.add_to(store, &mut selection.infos)?;
     let paths: Vec<_> = selection.infos.keys().cloned().collect();
     let _protection = match store.protect(&paths) {
         // Without it a collection meanwhile makes packing fail, and harms nothing.
@@ -70,6 +86,7 @@ pub(crate) fn run(context: &Context, options: &Pack) -> Result<(), Failure> {
     let pack_options = PackOptions {
         set: options.what.set.clone(),
         roots: roots.clone(),
+        evaluations: evaluations.paths(),
         level: options.level.zstd(),
         sign_with: keys.clone(),
         prerequisites,
@@ -79,7 +96,7 @@ pub(crate) fn run(context: &Context, options: &Pack) -> Result<(), Failure> {
         let mut bundle = BundleWriter::new(sink, name, store.store_dir().clone(), pack_options)
             .temporary_files_in(temporary_directory());
         if let Some(files) = opened.files() {
-            bundle = bundle.reading_again_from(files);
+            bundle = bundle.reading_again_from(evaluations.files(files));
         }
         if let Some(against) = against {
             bundle = bundle.against(against);
@@ -110,11 +127,29 @@ pub(crate) fn run(context: &Context, options: &Pack) -> Result<(), Failure> {
             "volumes": written.volumes(),
             "set": options.what.set,
             "roots": roots.iter().map(|root| store.store_dir().render_path(root)).collect::<Vec<_>>(),
+            "evaluations": evaluations
+                .paths()
+                .iter()
+                .map(|path| store.store_dir().render_path(path))
+                .collect::<Vec<_>>(),
             "paths": report.added,
             "narSize": report.nar_size,
         }))?;
     }
     Ok(())
+}
+
+/// The traces of the evaluations that come along.
+fn evaluations_asked(options: &Pack) -> Result<Vec<PathBuf>, Failure> {
+    match &options.with_eval {
+        None => Ok(Vec::new()),
+        Some(Some(trace)) => Ok(vec![trace.clone()]),
+        Some(None) if options.what.trace.is_empty() => {
+            Err(Failure::usage("--with-eval: no recorded evaluation is named")
+                .hint("name one with --with-eval=TRACE, or with --trace"))
+        }
+        Some(None) => Ok(options.what.trace.clone()),
+    }
 }
 
 /// What is packed from.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use ferry_test_world::{Machine, MachineCommand, NixVersion, World, trees};
 use serde::Deserialize;
 
-use crate::interrupted::{kill_after, moments};
+use crate::kills::Moments;
 use crate::support::{
     Built, all_valid, closure, ferry, generate_key, machine, on_each_built, shell,
 };
@@ -179,8 +179,9 @@ fn a_check_that_is_killed_again_and_again_ends_all_the_same() {
         false => 0,
     };
     let (mut killed, mut before) = (0, 0);
-    for moment in moments(Duration::from_millis(400)).take(10) {
-        killed += u32::from(kill_after(verify(&machine, &args), moment));
+    let mut moments = Moments::within(Duration::from_millis(400));
+    for _ in 0..10 {
+        killed += u32::from(moments.kill(verify(&machine, &args)).is_some());
         let now = lines();
         assert!(now >= before, "what was noted is gone: {before}, then {now}");
         before = now;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use ferry_formats::{NarHash, StoreDir, narinfo};
 use ferry_test_world::{Machine, MachineCommand, NixVersion, S3Server, World, big_graph, trees};
 
-use crate::interrupted::{kill_after, moments};
+use crate::kills::{Moments, kill_after};
 use crate::support::{ferry, files, machine, query, shell};
 
 const CACHE: &str = "file:///data/cache?compression=zstd";
@@ -103,14 +103,15 @@ fn a_copy_killed_at_any_moment_leaves_a_cache_that_is_whole_and_the_next_one_com
     wipe(&load.machine);
     let took = load.copy().measure().wall;
     let (mut kills, mut begun) = (0, 0);
-    for (attempt, moment) in moments(took).enumerate().take(3 * KILLS) {
+    let mut moments = Moments::within(took);
+    for attempt in 0..5 * KILLS {
         if attempt % 4 == 0 {
             wipe(&load.machine);
         }
-        let killed = kill_after(load.copy(), moment);
-        let seen = load.seen(&format!("attempt {attempt} at {moment:?}"));
-        kills += usize::from(killed);
-        begun += usize::from(killed && (1..load.count).contains(&seen));
+        let killed = moments.kill(load.copy());
+        let seen = load.seen(&format!("attempt {attempt} at {killed:?}"));
+        kills += usize::from(killed.is_some());
+        begun += usize::from(killed.is_some() && (1..load.count).contains(&seen));
         if kills == KILLS {
             break;
         }
@@ -126,12 +127,12 @@ fn parts_written_by_processes_that_are_killed_and_begun_again_make_the_same_cach
     let Some(world) = World::open() else { return };
     let load = Load::new(&world);
     let part = |part: u32| load.copy().args(["--shard", &format!("{part}/4")]);
-    let mut moments = moments(load.copy().measure().wall * 2);
+    let mut moments = Moments::within(load.copy().measure().wall * 2);
     for round in 0..4 {
         wipe(&load.machine);
         for _ in 0..round {
             let mut running: Vec<_> = (0..4).map(|number| part(number).spawn()).collect();
-            std::thread::sleep(moments.next().unwrap());
+            std::thread::sleep(moments.next());
             let last = running.pop();
             running.into_iter().for_each(|running| drop(running.kill()));
             drop(last.map(ferry_test_world::Running::wait));
@@ -295,10 +296,12 @@ fn a_prune_killed_at_any_moment_leaves_a_cache_that_is_whole_and_the_next_one_co
     let pruned = cache_files(machine);
     assert_eq!(pruned.len(), 3);
     let mut kills = 0;
-    for moment in moments(took).take(60) {
+    let mut moments = Moments::within(took);
+    for _ in 0..100 {
         again();
-        kills += u32::from(kill_after(prune(), moment));
-        load.seen(&format!("a kill at {moment:?}"));
+        let killed = moments.kill(prune());
+        kills += u32::from(killed.is_some());
+        load.seen(&format!("a kill at {killed:?}"));
         if kills == 20 {
             break;
         }

@@ -2,26 +2,18 @@
 
 use std::collections::BTreeSet;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use ferry_test_world::{BigGraph, Machine, MachineCommand, NixVersion, World, big_graph, trees};
+use ferry_test_world::{BigGraph, Machine, NixVersion, World, big_graph, trees};
 
 use crate::bad_input::{assert_fails, names, store_names};
+use crate::kills::Moments;
 use crate::support::{
     Object, all_valid, assert_store_is_whole, carry, ferry, machine, pack_runtime, shell,
 };
 
 const BUNDLE: &str = "/tmp/bundle.ferry";
 const KILLS: u64 = 20;
-
-/// Moments between nothing and `most`, the same ones every time.
-pub(crate) fn moments(most: Duration) -> impl Iterator<Item = Duration> {
-    let mut state: u64 = 0x9e37_79b9_7f4a_7c15;
-    std::iter::repeat_with(move || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        most.mul_f64((state >> 11) as f64 / (1u64 << 53) as f64)
-    })
-}
 
 /// A bundle with thousands of small paths and some large ones, and what is in it.
 fn bundle(world: &World, version: NixVersion) -> (Machine, Vec<Object>) {
@@ -35,18 +27,6 @@ fn bundle(world: &World, version: NixVersion) -> (Machine, Vec<Object>) {
     ferry(&sender, pack).args(["-o", BUNDLE]).ok();
     let whole = all_valid(&sender);
     (sender, whole)
-}
-
-/// Lets a command run for this long, and kills it if it still does; whether that was so.
-pub(crate) fn kill_after(command: MachineCommand, moment: Duration) -> bool {
-    let mut running = command.spawn();
-    let end = Instant::now() + moment;
-    while running.is_running() && Instant::now() < end {
-        thread::sleep(Duration::from_millis(1).min(end.saturating_duration_since(Instant::now())));
-    }
-    let was_running = running.is_running();
-    running.kill();
-    was_running
 }
 
 /// Empties a machine's store. Nothing may run there.
@@ -94,16 +74,17 @@ fn kill_loads<T>(to: &str, version: NixVersion, tend: impl Fn(&Machine) -> T) {
     assert_complete(&receiver, &whole);
 
     let (mut kills, mut begun) = (0, 0);
-    for (attempt, moment) in moments(took).enumerate().take(40) {
+    let mut moments = Moments::within(took);
+    for attempt in 0..5 * KILLS {
         if attempt % 4 == 0 {
             wipe(&receiver);
         }
         let tended = tend(&receiver);
-        let killed = kill_after(load(), moment);
+        let killed = moments.kill(load());
         drop(tended);
-        let valid = assert_sound(&receiver, &all, &format!("attempt {attempt} at {moment:?}"));
-        begun += u64::from(killed && (1..whole.len()).contains(&valid));
-        kills += u64::from(killed);
+        let valid = assert_sound(&receiver, &all, &format!("attempt {attempt} at {killed:?}"));
+        begun += u64::from(killed.is_some() && (1..whole.len()).contains(&valid));
+        kills += u64::from(killed.is_some());
         if kills == KILLS {
             break;
         }
@@ -170,12 +151,13 @@ fn a_pack_killed_at_any_moment_leaves_the_old_bundle_or_the_new_one() {
     let new = machine.read(file);
 
     let (mut kills, mut replaced) = (0, 0);
-    // On a busy machine the one that was measured may have taken much longer than those to come.
-    for moment in moments(took).take(200) {
+    let mut moments = Moments::within(took);
+    for _ in 0..5 * KILLS {
         machine.write(file, &old);
-        kills += u64::from(kill_after(pack(), moment));
+        let killed = moments.kill(pack());
+        kills += u64::from(killed.is_some());
         let left = machine.read(file);
-        assert!(left == old || left == new, "{moment:?}: neither the old bundle nor the new one");
+        assert!(left == old || left == new, "{killed:?}: neither the old bundle nor the new one");
         replaced += u64::from(left == new);
         if kills == KILLS {
             break;

@@ -22,6 +22,7 @@ struct Packed {
     volumes: Option<Vec<String>>,
     set: String,
     roots: Vec<String>,
+    evaluations: Vec<String>,
     paths: u64,
     nar_size: u64,
     left_out: u64,
@@ -62,6 +63,7 @@ struct Told {
     store_dir: String,
     set: String,
     roots: Vec<String>,
+    evaluations: Vec<String>,
     paths: u64,
     derivations: u64,
     nar_size: u64,
@@ -119,6 +121,14 @@ struct Loaded {
     gc_roots: Vec<String>,
     #[serde(deserialize_with = "or_null")]
     next: Option<String>,
+    evaluations: Vec<LaidOut>,
+}
+
+#[derive(Debug, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+struct LaidOut {
+    directory: String,
+    command: String,
 }
 
 /// A field that has to be there, and may be null.
@@ -160,6 +170,7 @@ fn json_is_what_is_promised_and_agrees_with_nix() {
         assert_eq!(packed.nar_size, nar_size);
         assert_eq!(packed.roots, roots);
         assert_eq!((packed.left_out, packed.prerequisites.len()), (0, 0));
+        assert_eq!(packed.evaluations, [""; 0]);
 
         let told: Told = json(&machine, &["info", BUNDLE]);
         assert_eq!((told.version, told.format_version), (1, 1));
@@ -169,6 +180,7 @@ fn json_is_what_is_promised_and_agrees_with_nix() {
         assert_eq!((told.paths, told.derivations), (all.len() as u64, 5));
         assert_eq!((told.nar_size, told.roots), (nar_size, roots.map(str::to_owned).to_vec()));
         assert_eq!(told.signed_by, ["harbour-1"]);
+        assert_eq!(told.evaluations, [""; 0]);
         assert_eq!(told.prerequisites, [""; 0]);
         assert!(told.head_digest.starts_with("sha256:"), "{}", told.head_digest);
 
@@ -197,6 +209,7 @@ fn json_is_what_is_promised_and_agrees_with_nix() {
         let directory = "/data/island/nix/var/nix/gcroots/ferry/x";
         let links = roots.map(|root| root.replace("/nix/store", directory));
         assert_eq!(first.gc_roots, links);
+        assert_eq!(first.evaluations, []);
         assert!(first.next.is_some_and(|next| next.contains(&derivation)));
         let again: Loaded = json(&machine, &[&load[..5], &["--no-root"]].concat());
         assert_eq!((again.added, again.present, again.nar_size), (0, all.len() as u64, 0));

@@ -132,6 +132,35 @@ fn in_a_store_that_ferry_wrote_nix_finds_the_output_built() {
 }
 
 #[test]
+fn out_of_a_bundle_nix_finds_the_output_built() {
+    let Some(world) = World::open() else { return };
+    for version in EACH {
+        let (sender, output) = sender(&world, version);
+        let key = generate_key(&sender, "harbour-1");
+        // From the store that built it; and from a cache, by way of an empty store.
+        let pack = ["pack", &output, "--set", "runtime", "-o", "/data/built.ferry"];
+        ferry(&sender, pack).ok();
+        let copy = ["copy", &output, "--from", "file:///data/nix", "--sign-key", &key.secret];
+        ferry(&sender, copy).args(["--to", "/data/signed.ferry"]).ok();
+        let settings = ["substituters =", &format!("trusted-public-keys = {}", key.public)];
+        let unsigned = self::receiver(&world, &sender, "/data/built.ferry", &settings);
+        let load = ["load", "/data/built.ferry"];
+        let told = ferry(&unsigned, load).succeed().stderr;
+        assert!(told.contains("no trusted key has signed these realisations"), "{told}");
+        build(&unsigned).fails();
+        ferry(&unsigned, load).arg("--no-check-sigs").ok();
+        build(&unsigned).ok();
+        let receiver = self::receiver(&world, &sender, "/data/signed.ferry", &settings);
+        ferry(&receiver, ["load", "/data/signed.ferry"]).ok();
+        build(&receiver).ok();
+        // And on from there: a conversion has them, too.
+        let convert = ["convert", "--from", "bundle", "/data/signed.ferry", "--to", "cache"];
+        ferry(&receiver, convert).args(["-o", "/data/cache"]).ok();
+        assert!(!realisations(&receiver, "/data/cache").is_empty(), "{version}");
+    }
+}
+
+#[test]
 fn an_output_that_has_another_path_there_keeps_it() {
     let Some(world) = World::open() else { return };
     let (sender, output) = sender(&world, NixVersion::V2_26);

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ferry_test_world::{Answer, NixVersion, Origin, World};
 
-use self::told::{CACHE_INFO, missing, narinfo_name};
+use self::told::{CACHE_INFO, Told, missing, narinfo_name};
 use crate::support::{Built, all_valid, carry, closure, ferry, generate_key, outputs, shell};
 
 #[test]
@@ -142,6 +142,36 @@ fn a_path_without_what_it_refers_to_is_there_and_no_use_alone() {
     assert!(!damaged.unusable[0].untrusted);
     let said = ferry(machine, ["missing"]).args(ask).fails().stderr;
     assert!(said.contains("not usable: ") && said.contains("<html>"), "{said}");
+}
+
+#[test]
+fn parts_of_a_set_are_asked_for_apart_and_together_they_are_all_of_it() {
+    let Some(world) = World::open() else { return };
+    let built = Built::new(&world, NixVersion::V2_26);
+    let machine = &built.machine;
+    ferry(machine, ["cache", "create", &built.top, "--to", "/data/cache"]).ok();
+    let set = "closure(run, outputs(x))";
+    let ask = [&*built.derivation, "--set", set, "--in", "/data/cache", "--no-check-sigs"];
+    let parts = || {
+        ["0/3", "1/3", "2/3"].map(|part| missing(machine, &[&ask[..], &["--shard", part]].concat()))
+    };
+    let states = |told: &Told| -> BTreeSet<(String, String)> {
+        told.paths.iter().map(|path| (path.path.clone(), path.state.clone())).collect()
+    };
+    let together = |parts: &[Told]| parts.iter().flat_map(states).collect::<BTreeSet<_>>();
+
+    // Nobody asks for what is another's.
+    let (whole, apart) = (missing(machine, &[&ask[..], &["--all"]].concat()), parts());
+    assert_eq!((whole.missing, apart.iter().map(|told| told.missing).sum()), (0, 0));
+    assert!(apart.iter().filter(|told| told.there > 0).count() > 1);
+    let requests = |told: &Told| told.caches[0].requests;
+    assert_eq!(apart.iter().map(requests).sum::<u64>(), requests(&whole));
+    // The inputs of what is to be built are asked for as well, wherever they belong.
+    let multi = built.output("crossing-multi-1.0");
+    std::fs::remove_file(machine.path(format!("/data/cache/{}", narinfo_name(&multi)))).unwrap();
+    let whole = missing(machine, &ask);
+    assert!(!whole.names("build").is_empty() && !whole.names("source").is_empty());
+    assert_eq!(together(&parts()), states(&whole));
 }
 
 #[test]

@@ -1,0 +1,154 @@
+//! An evaluation that was laid out: where its files are, and what a command needs to find them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::description::Description;
+use super::error::{EvaluationError, Result};
+use super::name;
+
+/// No description is longer, in bytes.
+const MAX_DESCRIPTION: u64 = 16 << 20;
+
+/// An evaluation that [`unpack`](super::unpack) has laid out.
+#[derive(Clone, Debug)]
+pub struct Restored {
+    directory: PathBuf,
+    description: Description,
+}
+
+impl Restored {
+    /// Looks at a directory.
+    ///
+    /// # Errors
+    /// When no evaluation was laid out there.
+    pub fn open(directory: &Path) -> Result<Self> {
+        let bad = |reason: String| EvaluationError::NotAnEvaluation {
+            directory: directory.to_owned(),
+            reason,
+        };
+        let file = directory.join(name::DESCRIPTION);
+        let size = fs::metadata(&file)
+            .map_err(|error| bad(format!("{}: {error}", name::DESCRIPTION)))?
+            .len();
+        if size > MAX_DESCRIPTION {
+            return Err(bad(format!("{} has {size} bytes", name::DESCRIPTION)));
+        }
+        let text =
+            fs::read(&file).map_err(|error| bad(format!("{}: {error}", name::DESCRIPTION)))?;
+        let description = Description::parse(&text).map_err(bad)?;
+        Ok(Self { directory: directory.to_owned(), description })
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// What was evaluated, and how.
+    #[must_use]
+    pub fn description(&self) -> &Description {
+        &self.description
+    }
+
+    /// Where a file is here that was at this absolute path.
+    #[must_use]
+    pub fn at(&self, path: &Path) -> PathBuf {
+        self.directory.join(name::FILES).join(path.strip_prefix("/").unwrap_or(path))
+    }
+
+    /// The counterpart of the directory that the evaluation was run in; where nothing of it
+    /// travelled, the directory that all files are below.
+    #[must_use]
+    pub fn working_directory(&self) -> PathBuf {
+        let recorded = self.description.working_directory.as_deref().unwrap_or("/");
+        let here = self.at(Path::new(recorded));
+        if here.is_dir() { here } else { self.directory.join(name::FILES) }
+    }
+
+    /// The recorded command, with the files that it names where they are here.
+    #[must_use]
+    pub fn command(&self) -> Vec<String> {
+        self.description.command.iter().map(|word| self.translated(word)).collect()
+    }
+
+    /// The variables that a command needs to find all of this and nothing else. `nix_config` is what
+    /// `NIX_CONFIG` is already, which stays in front.
+    #[must_use]
+    pub fn environment(&self, nix_config: Option<&str>) -> Vec<(String, String)> {
+        let mut environment: Vec<(String, String)> = Vec::new();
+        for (name, value) in &self.description.environment {
+            if name != "NIX_PATH" {
+                environment.push((name.clone(), self.translated(value)));
+            }
+        }
+        let search = self.description.environment.get("NIX_PATH").map(String::as_str);
+        environment.push(("NIX_PATH".to_owned(), self.search_path(search.unwrap_or_default())));
+        let cache = self.directory.join(name::CACHE);
+        environment.push(("XDG_CACHE_HOME".to_owned(), cache.to_string_lossy().into_owned()));
+        let given = environment.iter().position(|(name, _)| name == "NIX_CONFIG");
+        let given = given.map(|at| environment.remove(at).1);
+        let settings: Vec<&str> = nix_config.into_iter().chain(given.as_deref()).collect();
+        let settings = format!("{}\n{}", settings.join("\n"), self.settings());
+        environment.push(("NIX_CONFIG".to_owned(), settings.trim_start().to_owned()));
+        environment
+    }
+
+    /// Nix's settings with which nothing reaches for a network, and nothing that is there is looked
+    /// for again.
+    fn settings(&self) -> String {
+        let registry = self.directory.join(name::REGISTRY);
+        // The longest time that Nix takes for a number of seconds.
+        let forever = u32::MAX;
+        format!(
+            "extra-experimental-features = nix-command flakes\n\
+             substituters =\n\
+             builders =\n\
+             connect-timeout = 1\n\
+             download-attempts = 1\n\
+             tarball-ttl = {forever}\n\
+             flake-registry = {}\n",
+            registry.display()
+        )
+    }
+
+    /// `NIX_PATH` with the directories where they are here.
+    fn search_path(&self, recorded: &str) -> String {
+        let mut entries: Vec<String> = Vec::new();
+        for part in recorded.split(':') {
+            // `nixpkgs=https://…` is one entry.
+            match entries.last_mut() {
+                Some(last) if part.starts_with("//") => {
+                    last.push(':');
+                    last.push_str(part);
+                }
+                _ => entries.push(part.to_owned()),
+            }
+        }
+        let entries: Vec<String> = entries.iter().map(|entry| self.translated(entry)).collect();
+        entries.join(":")
+    }
+
+    /// A word of a command, or an entry of `NIX_PATH`: an absolute path in it, by itself or behind
+    /// `=` or the scheme of a URL, becomes the path of its counterpart, if there is one.
+    fn translated(&self, word: &str) -> String {
+        let starts = std::iter::once(0).chain(word.match_indices(['=', ':']).map(|(at, _)| at + 1));
+        for start in starts {
+            let (before, rest) = word.split_at(start);
+            let path = rest
+                .strip_prefix("//")
+                .map_or(rest, |path| if path.starts_with('/') { path } else { rest });
+            let end = path.find(['#', '?', '^']).unwrap_or(path.len());
+            let (path, behind) = path.split_at(end);
+            if path.starts_with('/') && !path.starts_with("//") {
+                let here = self.at(Path::new(path));
+                if path != "/" && here.exists() {
+                    let slashes = if rest.starts_with("///") { "//" } else { "" };
+                    return format!("{before}{slashes}{}{behind}", here.display());
+                }
+            }
+        }
+        word.to_owned()
+    }
+}

@@ -1,0 +1,125 @@
+//! `ferry trace`: evaluates, and records what that takes.
+
+use std::collections::BTreeMap;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{ExitCode, ExitStatus};
+
+use ferry_store::facts::Recorded;
+use serde_json::{Value, json};
+
+use crate::cli::Trace;
+use crate::context::Context;
+use crate::evaluate::Expression;
+use crate::failure::Failure;
+use crate::output;
+use crate::recording::{Made, Recorder};
+
+pub(crate) fn run(context: &Context, options: &Trace) -> Result<ExitCode, Failure> {
+    let recorder = Recorder::new(context, &options.store, options.output.as_deref())?;
+    if !options.command.is_empty() {
+        if context.json {
+            return Err(Failure::usage("--json needs standard output, which is the command's"));
+        }
+        let (status, made) = recorder.record_command(&options.command)?;
+        // The command has said what it has to say: what came of the recording changes nothing.
+        match made {
+            Ok(made) => {
+                tell(context, &made);
+                context.talk.say(format!("recorded in {}", made.file.display()));
+            }
+            Err(failure) => {
+                failure.report();
+            }
+        }
+        return Ok(exit_code(status));
+    }
+    let expressions: Vec<Expression<'_>> = match (&options.file, &options.expr) {
+        (Some(file), _) => vec![Expression::File(file, &options.installables)],
+        (_, Some(text)) => vec![Expression::Text(text, &options.installables)],
+        _ => options.installables.iter().map(|text| Expression::Flake(text)).collect(),
+    };
+    if expressions.is_empty() {
+        return Err(Failure::usage(
+            "nothing is named: give an INSTALLABLE, --file, --expr, or a COMMAND behind `--`",
+        ));
+    }
+    if expressions.len() > 1 && options.output.is_some() {
+        return Err(Failure::usage(
+            "each INSTALLABLE is a recording of its own: one --output is for one",
+        ));
+    }
+    let mut told = Vec::new();
+    for expression in &expressions {
+        let made = recorder.record(expression)?;
+        tell(context, &made);
+        if context.json {
+            told.push(summary(&made, &recorder));
+        } else {
+            output::line(made.file.as_os_str().as_encoded_bytes())?;
+        }
+    }
+    if context.json {
+        output::json(json!({ "recordings": told }))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// How many needs, and things outside of the store, there are of each kind.
+fn counts(recorded: &Recorded) -> [BTreeMap<&str, usize>; 2] {
+    let mut needs = BTreeMap::new();
+    for need in &recorded.needs {
+        *needs.entry(need.why.as_str()).or_default() += 1;
+    }
+    let mut outside = BTreeMap::new();
+    for one in &recorded.outside {
+        *outside.entry(one.why.as_str()).or_default() += 1;
+    }
+    [needs, outside]
+}
+
+fn tell(context: &Context, made: &Made) {
+    let [needs, outside] = counts(&made.recorded);
+    let list = |counts: &BTreeMap<&str, usize>| {
+        if counts.is_empty() {
+            return "nothing".to_owned();
+        }
+        let counts = counts.iter().map(|(why, count)| format!("{count} {why}"));
+        counts.collect::<Vec<_>>().join(", ")
+    };
+    let talk = context.talk;
+    talk.say(format!("to evaluate it again takes, of the store: {}", list(&needs)));
+    talk.say(format!("and outside of it: {}", list(&outside)));
+    for warning in &made.recorded.warnings {
+        talk.say(format!("not repeatable everywhere: {}", warning.text));
+    }
+    for reason in &made.recorded.incomplete {
+        talk.say(format!("something may be missing: {reason}"));
+    }
+}
+
+fn summary(made: &Made, recorder: &Recorder<'_>) -> Value {
+    let [needs, outside] = counts(&made.recorded);
+    let roots: Vec<String> =
+        made.recorded.roots.iter().map(|root| recorder.store_dir.render_path(root)).collect();
+    let warnings: Vec<Value> = made
+        .recorded
+        .warnings
+        .iter()
+        .map(|warning| json!({ "text": warning.text, "why": warning.why }))
+        .collect();
+    json!({
+        "trace": made.file,
+        "roots": roots,
+        "needs": needs,
+        "outside": outside,
+        "added": made.recorded.added.len(),
+        "warnings": warnings,
+        "incomplete": made.recorded.incomplete,
+    })
+}
+
+/// The exit code that a shell would see.
+fn exit_code(status: ExitStatus) -> ExitCode {
+    let code = status.code().or_else(|| Some(128 + status.signal()?));
+    ExitCode::from(u8::try_from(code.unwrap_or(1)).unwrap_or(1))
+}

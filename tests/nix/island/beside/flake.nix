@@ -1,0 +1,1 @@
+{ outputs = _: { word = "from the flake beside"; }; }

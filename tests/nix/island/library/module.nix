@@ -1,0 +1,4 @@
+{ config }:
+{
+  sentence = "${config.title}, ${config.name}";
+}

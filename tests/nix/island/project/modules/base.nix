@@ -1,0 +1,5 @@
+{ config }:
+{
+  name = "base";
+  title = "the ${config.name} says: ${config.greeting}";
+}

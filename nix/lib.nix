@@ -374,6 +374,7 @@ rec {
         inherit header incomplete;
         roots = said "root";
         needs = kind "need";
+        added = kind "added";
         outside = kind "outside";
         warnings = kind "warning";
         complete = end.complete or null == true && incomplete == [ ];

@@ -340,7 +340,7 @@ fn trace(built: &Built) -> String {
     let need = |path: &str, why: &str| format!("{{\"need\":\"{path}\",\"why\":\"{why}\"}}\n");
     format!(
         "{{\"ferryTrace\":1,\"storeDir\":\"/nix/store\"}}\n{{\"root\":\"{}\"}}\n{}{}{}{{\"added\":\
-         \"/nix/store/x\",\"why\":\"text\"}}\n{{\"outside\":\"/a/ñ.nix\",\"why\":\"nix-file\"}}\n\
+         \"/nix/store/00000000000000000000000000000000-x\",\"why\":\"text\"}}\n{{\"outside\":\"/a/ñ.nix\",\"why\":\"nix-file\"}}\n\
          {{\"end\":true,\"complete\":true,\"lines\":6}}\n",
         built.derivation,
         need(&built.top, "import-from-derivation"),
@@ -389,12 +389,44 @@ fn what_an_evaluation_needed_is_what_was_recorded() {
             refused(&trace.replacen(":1", ":2", 1), derivation, "no recorded evaluation");
             refused(&trace.replacen("/nix/store", "/gnu/store", 1), derivation, "/gnu/store");
             let incomplete = trace.replace(
-                "{\"added\":\"/nix/store/x\",\"why\":\"text\"}",
+                "{\"added\":\"/nix/store/00000000000000000000000000000000-x\",\"why\":\"text\"}",
                 "{\"incomplete\":\"it failed\"}",
             );
             refused(&incomplete, derivation, "incomplete, as it failed");
             let partial = deps.replace("top.trace;", "bad.trace; partial = true;");
             assert_eq!(paths(machine, pure, &partial), wanted);
         }
+    });
+}
+
+/// What is built while it is evaluated, and what is made of that.
+const RECORDED: &str = r#"
+let
+  run = name: script: derivation {
+    inherit name; system = "x86_64-linux"; builder = "/bin/sh"; args = [ "-c" script ];
+  };
+  made = import (run "made.nix" "echo '\"a text\"' >$out");
+in { top = run "top" "echo ${builtins.toFile "text" made} >$out"; }
+"#;
+
+#[test]
+fn a_recording_is_read_as_ferry_reads_it() {
+    on_each(|_, machine| {
+        machine.write("/data/asked/recorded.nix", RECORDED);
+        let trace = "/data/asked/recorded.trace";
+        let args = ["trace", "--file", "/data/asked/recorded.nix", "top", "--output", trace];
+        ferry(&machine, args).ok();
+        let instantiate = ["/data/asked/recorded.nix", "-A", "top"];
+        let derivation = machine.command("nix-instantiate").args(instantiate).ok();
+        let deps = ferry(&machine, ["deps", "eval", &derivation, "--trace", trace]).ok();
+        let needs = "lib.getInstantiationDeps { trace = ./recorded.trace; }";
+        for pure in WAYS {
+            let found = paths(&machine, pure, &format!("{needs} \"{derivation}\""));
+            assert_eq!(found, sorted(deps.lines()));
+            assert!(found.len() == 1 && found[0].ends_with("-made.nix"), "{found:?}");
+        }
+        // The derivation itself, and not only its path.
+        let top = format!("{needs} (import ./recorded.nix).top");
+        assert_eq!(paths(&machine, false, &top), sorted(deps.lines()));
     });
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ferry_formats::derivation::{self, InputDerivationHash, OutputPaths};
+use ferry_formats::derivation::{InputDerivationHash, OutputPaths};
 use ferry_formats::{NarHash, PathInfo, StorePath};
 use ferry_store::admission::read_single_file;
 use ferry_store::closure::references_first;
@@ -100,7 +100,7 @@ impl Prerequisites {
         hashes: impl Iterator<Item = (StorePath, InputDerivationHash)>,
     ) -> Self {
         let mut known = OutputPaths::default();
-        hashes.for_each(|(path, hash)| known.know(path, hash));
+        hashes.for_each(|(path, hash)| known.know(&path, hash));
         let mut this = Self { list, given, known, base: None };
         this.sort();
         this
@@ -168,9 +168,9 @@ impl Prerequisites {
         let closure = derivations_below(store, inputs)?;
         store.read_nars(&closure, &mut |info, nar| {
             let text = read_single_file(store.store_dir(), info, nar)?;
-            let parsed = derivation::parse(store.store_dir(), &info.path, &text)?;
             // The store reads references first, so nothing has to be looked up.
-            self.known.check(&info.path, &parsed, &mut |input| store_text(store, input))?;
+            let mut lookup = |input: &StorePath| store_text(store, input);
+            self.known.check_text(store.store_dir(), &info.path, &text, &mut lookup)?;
             if wanted.contains(&info.path)
                 && let Some(hash) = self.known.known(&info.path)
             {
@@ -183,7 +183,7 @@ impl Prerequisites {
         let mut known = OutputPaths::default();
         for path in inputs {
             let hash = self.known.known(path).unwrap_or(InputDerivationHash::Deferred);
-            known.know(path.clone(), hash);
+            known.know(path, hash);
         }
         self.known = known;
         Ok(())

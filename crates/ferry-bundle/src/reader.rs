@@ -169,7 +169,7 @@ impl Bundle {
     pub(crate) fn output_paths(&self) -> OutputPaths {
         let mut known = OutputPaths::default();
         for (path, hash) in self.head.derivations.given() {
-            known.know(path.clone(), hash);
+            known.know(path, hash);
         }
         known
     }
@@ -378,7 +378,7 @@ impl Store for Bundle {
     }
 
     fn in_own_order(&self, infos: &mut [PathInfo]) {
-        infos.sort_by_key(|info| self.numbers.get(&info.path).copied());
+        infos.sort_by_cached_key(|info| self.numbers.get(&info.path).copied());
     }
 
     fn read_nars(

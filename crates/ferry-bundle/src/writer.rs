@@ -114,7 +114,7 @@ impl<W: Write + Send + 'static> Destination for BundleWriter<W> {
         for (path, hash) in
             self.options.prerequisites.base().into_iter().flat_map(DerivationBase::hashes)
         {
-            known.know(path.clone(), *hash);
+            known.know(path, *hash);
         }
         known
     }
@@ -200,13 +200,8 @@ struct PartsWriter<'a, W> {
 impl<W: Write + Send + 'static> PartsWriter<'_, W> {
     /// Hands a derivation over to be coded.
     fn add_derivation(coder: &mut Coder, place: usize, admitted: Admitted<'_>) -> Result<()> {
-        let info = admitted.info().clone();
-        let mut nar = Vec::with_capacity(usize::try_from(info.nar_size).unwrap_or_default());
-        admitted.verify(|reader| {
-            let read = reader.read_to_end(&mut nar);
-            read.map(drop).map_err(Error::reading("read a derivation to pack it"))
-        })?;
-        coder.add(Checked { place, info, nar });
+        let (nar, verified) = admitted.read_whole()?;
+        coder.add(Checked { place, info: verified.into_info(), nar });
         Ok(())
     }
 

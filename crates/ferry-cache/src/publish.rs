@@ -11,12 +11,13 @@
 //! on is looked at again ([`sweep`]); what has lost its ground then is not put, and the copy finds
 //! that out in the end.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use ferry_formats::{PathInfo, StorePath, narinfo};
 use ferry_store::parallel::in_parallel;
+use hashbrown::HashMap;
 
 use crate::directory::Staging;
 use crate::place::Place;
@@ -90,7 +91,7 @@ impl Publisher {
             .collect();
         let mut outside = HashMap::new();
         for (number, info) in infos.iter().enumerate() {
-            let others = info.other_references().filter(|path| !numbers.contains_key(path));
+            let others = info.other_references().filter(|path| !numbers.contains_key(*path));
             let others: Vec<StorePath> = others.cloned().collect();
             if !others.is_empty() {
                 outside.insert(number, others);

@@ -178,19 +178,18 @@ impl CacheWriter {
 
 impl StoreWriter for CacheWriter {
     fn add(&mut self, admitted: Admitted<'_>) -> Result<()> {
-        let info = admitted.info().clone();
-        let path = self.shared.store_dir.render_path(&info.path);
-        let reading = || Error::reading(format!("read the NAR of {path}"));
-        if info.nar_size <= SMALL {
-            let mut nar = Vec::with_capacity(usize::try_from(info.nar_size).unwrap_or_default());
-            admitted.verify(|reader| reader.read_to_end(&mut nar).map(drop).map_err(reading()))?;
+        if admitted.info().nar_size <= SMALL {
+            let (nar, verified) = admitted.read_whole()?;
             self.group_bytes += nar.len();
-            self.group.push((nar, info));
+            self.group.push((nar, verified.into_info()));
             // Whoever waits for a server wants as many others as possible to wait as well.
             let is_enough = self.group.len() >= GROUP || self.group_bytes >= GROUP_BYTES;
             let is_enough = is_enough || self.shared.place.is_remote();
             return if is_enough { self.hand_over_group() } else { Ok(()) };
         }
+        let info = admitted.info().clone();
+        let path = self.shared.store_dir.render_path(&info.path);
+        let reading = || Error::reading(format!("read the NAR of {path}"));
         self.hand_over_group()?;
         let (pieces, receiver): (SyncSender<Piece>, _) = sync_channel(QUEUE);
         self.hand_over(Job::Pieces(Box::new(info), receiver))?;

@@ -12,7 +12,9 @@
 use nix_derivation::NixHasher;
 use thiserror::Error;
 
-use crate::{ContentAddress, NarHash, NixHash, PathInfo, StoreDir};
+use crate::base16::put_hex;
+use crate::nixbase32;
+use crate::{ContentAddress, NarHash, NixHash, PathInfo, StoreDir, StorePath, StorePathError};
 
 /// Length of the hash part of a store path, in characters.
 const HASH_PART: usize = 32;
@@ -59,11 +61,58 @@ pub fn found(
     let whole = ContentAddress::Nar(NixHash::Sha256(info.nar_hash.0));
     let fits = |ca: &ContentAddress| {
         !info.references.contains(&info.path)
-            && store_dir
-                .build_ca_path(info.path.name(), ca, info.references.iter(), false)
+            && path(store_dir, info.path.name(), ca, info.references.iter(), false)
                 .is_ok_and(|computed| computed == info.path)
     };
     of_file.chain([whole]).find(fits)
+}
+
+/// The path that follows from a name, a content address and references: that of
+/// [`StoreDir::build_ca_path`], in a quarter of the time for the two kinds that most paths have.
+///
+/// # Errors
+/// When there is no such path.
+pub fn path<'a>(
+    store_dir: &StoreDir,
+    name: &str,
+    ca: &ContentAddress,
+    references: impl Iterator<Item = &'a StorePath> + Clone,
+    self_reference: bool,
+) -> Result<StorePath, StorePathError> {
+    let (kind, digest) = match ca {
+        ContentAddress::Text(digest) if !self_reference => ("text", digest),
+        ContentAddress::Nar(NixHash::Sha256(digest)) => ("source", digest),
+        _ => return store_dir.build_ca_path(name, ca, references, self_reference),
+    };
+    if !references.clone().is_sorted_by(|a, b| a < b) {
+        return store_dir.build_ca_path(name, ca, references, self_reference);
+    }
+    let directory = store_dir.as_str();
+    let between = if directory == "/" { "" } else { "/" };
+    let mut fingerprint = Vec::with_capacity(2048);
+    fingerprint.extend_from_slice(kind.as_bytes());
+    for reference in references {
+        let hash = nixbase32::encode(reference.digest());
+        for part in [":", directory, between, &hash, "-", reference.name()] {
+            fingerprint.extend_from_slice(part.as_bytes());
+        }
+    }
+    if self_reference {
+        fingerprint.extend_from_slice(b":self");
+    }
+    fingerprint.extend_from_slice(b":sha256:");
+    put_hex(&mut fingerprint, digest);
+    for part in [":", directory, ":", name] {
+        fingerprint.extend_from_slice(part.as_bytes());
+    }
+    // Nix folds what is too long (`compressHash` in its `hash.cc`).
+    let mut folded = [0; 20];
+    for (place, byte) in NarHash::of(&fingerprint).0.into_iter().enumerate() {
+        if let Some(folded) = folded.get_mut(place % 20) {
+            *folded ^= byte;
+        }
+    }
+    StorePath::from_parts(folded, name)
 }
 
 /// Computes a content address from the bytes of a NAR.
@@ -259,6 +308,7 @@ mod tests {
     use crate::nar;
     use crate::{HashAlgorithm, StoreDir};
     use nix_derivation::hash_bytes;
+    use proptest::prelude::{any, proptest};
 
     /// Feeds `bytes` in pieces of `step` bytes and reports whether the claim held.
     fn holds(info: &PathInfo, bytes: &[u8], step: usize) -> Result<(), ContentAddressError> {
@@ -291,6 +341,31 @@ mod tests {
             let error =
                 holds(&info("f", ContentAddress::Flat(bad.clone()), &nar, false), &nar, step);
             assert!(matches!(error, Err(ContentAddressError::Mismatch { .. })));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn paths_are_those_that_the_crate_below_computes(
+            references in proptest::collection::vec((any::<[u8; 20]>(), "[a-z.+-]{0,3}[a-z]"), 0..4),
+            (digest, kind, itself) in (any::<[u8; 32]>(), 0..4usize, any::<bool>()),
+            (name, directory) in ("[a-z.=?]{0,9}", "(/[a-z]{1,5}){1,3}|/"),
+        ) {
+            let store_dir = StoreDir::new(directory).unwrap();
+            let mut references: Vec<StorePath> = references
+                .iter()
+                .filter_map(|(digest, name)| StorePath::from_parts(*digest, name).ok())
+                .collect();
+            if kind > 0 {
+                references.sort();
+            }
+            let ca = match kind {
+                0 | 1 => ContentAddress::Text(digest),
+                2 => ContentAddress::Nar(NixHash::Sha256(digest)),
+                _ => ContentAddress::Flat(NixHash::Sha256(digest)),
+            };
+            let expected = store_dir.build_ca_path(&name, &ca, &references, itself);
+            assert_eq!(path(&store_dir, &name, &ca, references.iter(), itself), expected);
         }
     }
 

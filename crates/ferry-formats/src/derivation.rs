@@ -9,6 +9,7 @@
 use std::collections::HashMap;
 
 use nix_derivation::{DerivationBuilder, InputResolutionError};
+use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
 pub use nix_derivation::store_path::{downstream_placeholder, hash_placeholder};
@@ -16,6 +17,8 @@ pub use nix_derivation::{
     ContentAddressMethod, Derivation, DerivationModuloHash, InputDerivationHash, Output,
 };
 
+use crate::base16::put_hex;
+use crate::derivation_text::{self, Hashes, Right};
 use crate::{StoreDir, StorePath};
 
 /// What is wrong with a derivation. Each message begins with the derivation's path.
@@ -171,22 +174,57 @@ pub fn fetched_urls(derivation: &Derivation) -> Vec<String> {
     urls
 }
 
+/// What stands for a derivation with a fixed output in its dependents, which may be made in any
+/// way: `method` is as it stands in the text, such as `r:sha256`.
+#[must_use]
+pub fn fixed_output_hash(method: &str, digest: &[u8], path: &str) -> DerivationModuloHash {
+    let mut text = format!("fixed:out:{method}:").into_bytes();
+    put_hex(&mut text, digest);
+    text.push(b':');
+    text.extend_from_slice(path.as_bytes());
+    DerivationModuloHash::new(Sha256::digest(&text).into())
+}
+
 /// Computes the output paths of a graph of derivations, each derivation once.
 #[derive(Clone, Default)]
 pub struct OutputPaths {
-    hashes: HashMap<StorePath, InputDerivationHash>,
+    hashes: Hashes,
 }
 
 impl OutputPaths {
     /// Takes somebody's word for what stands for a derivation in its dependents.
-    pub fn know(&mut self, path: StorePath, hash: InputDerivationHash) {
-        self.hashes.insert(path, hash);
+    pub fn know(&mut self, path: &StorePath, hash: InputDerivationHash) {
+        self.hashes.insert(path.to_basename().into(), hash);
     }
 
     /// What stands for a derivation in its dependents, if it was checked or is known otherwise.
     #[must_use]
     pub fn known(&self, path: &StorePath) -> Option<InputDerivationHash> {
-        self.hashes.get(path).copied()
+        self.hashes.get(path.to_basename().as_str()).copied()
+    }
+
+    /// Checks the text of a derivation as [`check`](Self::check) does, and returns its outputs
+    /// with a path known before building. Most texts need not be parsed for that.
+    ///
+    /// # Errors
+    /// As for [`parse`] and [`check`](Self::check).
+    pub fn check_text(
+        &mut self,
+        store_dir: &StoreDir,
+        path: &StorePath,
+        text: &[u8],
+        lookup: &mut dyn FnMut(&StorePath) -> Result<Vec<u8>, String>,
+    ) -> Result<Vec<(String, StorePath)>, DerivationError> {
+        if let Some(Right { hash, outputs }) =
+            derivation_text::check(store_dir, path, text, &self.hashes)
+        {
+            self.know(path, hash);
+            return Ok(outputs);
+        }
+        let parsed = parse(store_dir, path, text)?;
+        self.check(path, &parsed, lookup)?;
+        let outputs = outputs(&parsed)?.into_iter();
+        Ok(outputs.filter_map(|(name, path)| Some((name, path?))).collect())
     }
 
     /// Checks that a derivation keeps Nix's rules and that the output paths it states are those
@@ -205,12 +243,12 @@ impl OutputPaths {
     ) -> Result<(), DerivationError> {
         self.learn_inputs(path, derivation, lookup)?;
         let store_dir = derivation.store_dir();
-        let resolve = |input: &StorePath| self.hashes.get(input).copied().ok_or(Unknown);
+        let resolve = |input: &StorePath| self.known(input).ok_or(Unknown);
         derivation
             .try_validate_with_input_hashes(resolve)
             .map_err(|source| invalid(store_dir, path, source))?;
         let hash = self.hash(path, derivation)?;
-        self.hashes.insert(path.clone(), hash);
+        self.know(path, hash);
         Ok(())
     }
 
@@ -235,7 +273,7 @@ impl OutputPaths {
         if complete.outputs().values().any(|output| *output == Output::Deferred) {
             let stated = complete.clone();
             self.learn_inputs(&path, &complete, lookup)?;
-            let resolve = |input: &StorePath| self.hashes.get(input).copied().ok_or(Unknown);
+            let resolve = |input: &StorePath| self.known(input).ok_or(Unknown);
             complete = DerivationBuilder::from_derivation(complete)
                 .try_build_with_input_hashes(resolve)
                 .map_err(|source| invalid(stated.store_dir(), &path, source))?
@@ -252,7 +290,7 @@ impl OutputPaths {
         path: &StorePath,
         derivation: &Derivation,
     ) -> Result<InputDerivationHash, DerivationError> {
-        let resolve = |input: &StorePath| self.hashes.get(input).copied().ok_or(Unknown);
+        let resolve = |input: &StorePath| self.known(input).ok_or(Unknown);
         derivation
             .try_hash_input_derivation_modulo(resolve)
             .map_err(|source| invalid(derivation.store_dir(), path, source))
@@ -270,7 +308,7 @@ impl OutputPaths {
         let mut pending = self.unknown_inputs(path, derivation);
         let mut open: HashMap<StorePath, Derivation> = HashMap::new();
         while let Some((needed_by, input)) = pending.last().cloned() {
-            if self.hashes.contains_key(&input) {
+            if self.known(&input).is_some() {
                 pending.pop();
                 continue;
             }
@@ -281,7 +319,7 @@ impl OutputPaths {
                     return Err(DerivationError::Cycle { path });
                 }
                 let hash = self.hash(&input, known)?;
-                self.hashes.insert(input.clone(), hash);
+                self.know(&input, hash);
                 open.remove(&input);
                 pending.pop();
                 continue;
@@ -310,7 +348,7 @@ impl OutputPaths {
         derivation
             .input_derivations()
             .keys()
-            .filter(|input| !self.hashes.contains_key(*input))
+            .filter(|input| self.known(input).is_none())
             .map(|input| (path.clone(), input.clone()))
             .collect()
     }

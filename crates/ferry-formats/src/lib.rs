@@ -10,10 +10,13 @@
 //! content address ([`content_address`]), and the recomputation of a whole graph's output paths
 //! ([`derivation`]), and the earlier versions of derivations as JSON ([`derivation_json`]).
 
+pub mod base16;
 pub mod build_trace;
 pub mod content_address;
 pub mod derivation;
 pub mod derivation_json;
+pub mod derivation_parts;
+mod derivation_text;
 pub mod hash;
 pub mod keys;
 pub mod nar;

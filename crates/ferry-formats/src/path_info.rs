@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::content_address;
 use crate::keys::{PublicKey, SecretKey, Signature};
 use crate::{ContentAddress, NarHash, StoreDir, StorePath};
 
@@ -29,7 +30,7 @@ pub struct PathInfo {
 
 impl PathInfo {
     /// The references, the path itself left out: its immediate *run* dependencies.
-    pub fn other_references(&self) -> impl Iterator<Item = &StorePath> {
+    pub fn other_references(&self) -> impl Iterator<Item = &StorePath> + Clone {
         self.references.iter().filter(|reference| **reference != self.path)
     }
 
@@ -54,8 +55,8 @@ impl PathInfo {
     pub fn is_content_addressed(&self, store_dir: &StoreDir) -> bool {
         let Some(ca) = &self.ca else { return false };
         let self_reference = self.references.contains(&self.path);
-        store_dir
-            .build_ca_path(self.path.name(), ca, self.other_references(), self_reference)
+        let references = self.other_references();
+        content_address::path(store_dir, self.path.name(), ca, references, self_reference)
             .is_ok_and(|computed| computed == self.path)
     }
 

@@ -103,3 +103,82 @@ fn each_says_where_it_is_fetched_from_and_whether_it_is_substituted() {
     }
     assert!(fetched > 200 && never > 50, "{fetched} fetched, {never} never substituted");
 }
+
+/// Both ways to check a derivation.
+struct Both<'a> {
+    texts: &'a BTreeMap<StorePath, Vec<u8>>,
+    by_parser: OutputPaths,
+    by_text: OutputPaths,
+}
+
+impl Both<'_> {
+    /// Checks a text both ways, which have to say the same: what is wrong with it, if anything.
+    fn check(&mut self, path: &StorePath, text: &[u8]) -> Option<String> {
+        let store_dir = StoreDir::default();
+        let mut lookup = |input: &StorePath| {
+            self.texts.get(input).cloned().ok_or_else(|| "it is not in the set".to_owned())
+        };
+        let before = self.by_parser.known(path);
+        let parsed = derivation::parse(&store_dir, path, text);
+        let by_parser = parsed.and_then(|parsed| {
+            self.by_parser.check(path, &parsed, &mut lookup)?;
+            let outputs = derivation::outputs(&parsed)?.into_iter();
+            Ok(outputs.filter_map(|(name, path)| Some((name, path?))).collect::<Vec<_>>())
+        });
+        let by_parser = by_parser.map_err(|error| error.to_string());
+        let by_text = self.by_text.check_text(&store_dir, path, text, &mut lookup);
+        let by_text = by_text.map_err(|error| error.to_string());
+        assert_eq!(by_text, by_parser, "{}", String::from_utf8_lossy(text));
+        assert_eq!(self.by_text.known(path), self.by_parser.known(path), "{path}");
+        if let Some(before) = before {
+            self.by_parser.know(path, before);
+            self.by_text.know(path, before);
+        }
+        by_parser.err()
+    }
+}
+
+#[test]
+fn the_check_of_a_text_and_that_of_what_is_parsed_say_the_same_whatever_is_changed() {
+    let Some(texts) = by_path() else { return };
+    let known = OutputPaths::default();
+    let mut both = Both { texts: &texts, by_parser: known.clone(), by_text: known };
+    for (path, text) in &texts {
+        assert_eq!(both.check(path, text), None);
+    }
+    let odd = [b'\\', b'"', b'\n', b'\t', b'x', b'0', 0xff, b']', b','];
+    let (mut taken, mut mended, mut refused) = (0, 0, 0);
+    for (number, (path, text)) in texts.iter().enumerate().step_by(3) {
+        for change in 0..4 {
+            let place = (number * 7919 + change * 104_729) % text.len();
+            let byte = odd.get((number + change) % odd.len()).copied().expect("one of them");
+            let mut changed = text.clone();
+            match change % 4 {
+                0 => drop(changed.remove(place)),
+                1 => changed.insert(place, byte),
+                2 => *changed.get_mut(place).expect("a byte") = byte,
+                _ => {
+                    let again = text.get(place..(place + change).min(text.len()));
+                    changed.splice(place..place, again.expect("some bytes").to_vec());
+                }
+            }
+            let mut wrong = both.check(path, &changed);
+            taken += usize::from(wrong.is_none());
+            // With the output paths that follow from the change, most are right again.
+            for _ in 0..8 {
+                let message = wrong.clone().unwrap_or_default();
+                let paths = message.split_once(" has path ").and_then(|(_, paths)| {
+                    paths.split_once(", expected ").map(|(a, b)| (a.to_owned(), b.to_owned()))
+                });
+                let Some((stated, expected)) = paths else { break };
+                let Ok(whole) = String::from_utf8(changed.clone()) else { break };
+                changed = whole.replace(&stated, &expected).into_bytes();
+                wrong = both.check(path, &changed);
+                mended += usize::from(wrong.is_none());
+            }
+            refused += usize::from(wrong.is_some());
+        }
+    }
+    let counts = format!("{taken} taken, {mended} mended, {refused} refused");
+    assert!(taken > 100 && mended > 100 && refused > 100, "{counts}");
+}

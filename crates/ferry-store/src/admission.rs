@@ -7,14 +7,15 @@
 //! that follow from its text, yields a [`Verified`], and only with a [`Verified`] does a store
 //! register a path. Neither type can be made elsewhere.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::io::{self, Read};
 
 use ferry_formats::build_trace::{DrvOutput, Realisation};
 use ferry_formats::content_address::ContentAddressHasher;
-use ferry_formats::derivation::{self, OutputPaths};
+use ferry_formats::derivation::OutputPaths;
 use ferry_formats::hash::NarHasher;
 use ferry_formats::{NarHash, PathInfo, StoreDir, StorePath, nar};
+use hashbrown::{HashMap, HashSet};
 use rayon::prelude::*;
 
 use crate::closure::references_first;
@@ -177,11 +178,12 @@ fn check_references(
     there: &[StorePath],
     destination: &dyn Destination,
 ) -> Result<Vec<StorePath>> {
-    let there: HashSet<&StorePath> = there.iter().collect();
+    // Each path is asked about as often as something refers to it.
+    let known: HashSet<&StorePath> = there.iter().chain(to_add.keys()).collect();
     let outside: HashSet<&StorePath> = to_add
         .values()
         .flat_map(PathInfo::other_references)
-        .filter(|reference| !to_add.contains_key(*reference) && !there.contains(reference))
+        .filter(|reference| !known.contains(reference))
         .collect();
     let mut outside: Vec<StorePath> = outside.into_iter().cloned().collect();
     outside.sort();
@@ -218,33 +220,44 @@ pub type DerivationLookup<'a> = dyn FnMut(&StorePath) -> std::result::Result<Vec
 /// What the checks of one copy remember from path to path.
 pub struct Checks<'a> {
     store_dir: StoreDir,
+    planned: HashMap<&'a StorePath, &'a PathInfo>,
     output_paths: OutputPaths,
     lookup: Box<DerivationLookup<'a>>,
 }
 
 impl<'a> Checks<'a> {
-    /// Checks for a store with this directory. `known` is what stands for derivations that do not
-    /// go by, and `lookup` gives the text of the others.
+    /// Checks for a store with this directory, of what is in a plan. `known` is what stands for
+    /// derivations that do not go by, and `lookup` gives the text of the others.
     pub fn new(
         store_dir: StoreDir,
+        plan: &'a Plan,
         known: OutputPaths,
         lookup: impl FnMut(&StorePath) -> std::result::Result<Vec<u8>, String> + 'a,
     ) -> Self {
-        Self { store_dir, output_paths: known, lookup: Box::new(lookup) }
+        let planned = plan.infos.iter().map(|info| (&info.path, info)).collect();
+        Self { store_dir, planned, output_paths: known, lookup: Box::new(lookup) }
     }
 
-    /// Wraps the NAR of a path. References have to go by before their referrers.
+    /// Wraps the NAR of a path, which has to prove what the plan says of it. References have to go
+    /// by before their referrers.
+    ///
+    /// # Errors
+    /// When the path is not in the plan.
     pub fn admit<'b>(
         &'b mut self,
-        info: &'b PathInfo,
+        path: &StorePath,
         nar: &'b mut dyn Read,
         progress: &'b dyn Progress,
-    ) -> Admitted<'b>
+    ) -> Result<Admitted<'b>>
     where
         'a: 'b,
     {
-        let Self { store_dir, output_paths, lookup } = self;
-        Admitted { info, nar, progress, store_dir, output_paths, lookup }
+        let Self { store_dir, planned, output_paths, lookup } = self;
+        let Some(info) = planned.get(path) else {
+            let action = format!("take in {}", store_dir.render_path(path));
+            return Err(Error::io(action)(io::Error::other("nobody has asked for it")));
+        };
+        Ok(Admitted { info, nar, progress, store_dir, output_paths, lookup })
     }
 }
 
@@ -271,6 +284,12 @@ impl Verified {
         &self.info
     }
 
+    /// The path info alone.
+    #[must_use]
+    pub fn into_info(self) -> PathInfo {
+        self.info
+    }
+
     /// For a derivation: its outputs with a path known before building.
     #[must_use]
     pub fn outputs(&self) -> &[(String, StorePath)] {
@@ -285,13 +304,29 @@ impl Admitted<'_> {
         self.info
     }
 
+    /// Reads a small NAR into memory, and checks it.
+    ///
+    /// # Errors
+    /// When it cannot be read, and every way in which it is not what was promised.
+    pub fn read_whole(self) -> Result<(Vec<u8>, Verified)> {
+        let Self { info, store_dir, .. } = self;
+        let mut bytes = Vec::with_capacity(usize::try_from(info.nar_size).unwrap_or_default());
+        let verified = self.verify(|nar| match nar.read_to_end(&mut bytes) {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                let path = store_dir.render_path(&info.path);
+                Err(Error::reading(format!("read the NAR of {path}"))(error))
+            }
+        })?;
+        Ok((bytes, verified))
+    }
+
     /// Hands the NAR to `consume`, which reads all of it, and checks what went by.
     ///
     /// # Errors
     /// What `consume` fails with, and every way in which the NAR is not what was promised.
     pub fn verify(self, consume: impl FnOnce(&mut dyn Read) -> Result<()>) -> Result<Verified> {
         let rendered = || self.store_dir.render_path(&self.info.path);
-        check_claims(self.store_dir, self.info)?;
         let mut reader = CheckedNar {
             nar: self.nar,
             remaining: self.info.nar_size,
@@ -331,12 +366,8 @@ impl Admitted<'_> {
                 path: rendered(),
                 reason: "it is named like a derivation, and is not a plain file".to_owned(),
             })?;
-            let parsed = derivation::parse(self.store_dir, &self.info.path, text)?;
-            self.output_paths.check(&self.info.path, &parsed, self.lookup)?;
-            outputs = derivation::outputs(&parsed)?
-                .into_iter()
-                .filter_map(|(name, path)| Some((name, path?)))
-                .collect();
+            let path = &self.info.path;
+            outputs = self.output_paths.check_text(self.store_dir, path, text, self.lookup)?;
         }
         self.progress.path(&self.info.path);
         Ok(Verified { info: self.info.clone(), outputs })

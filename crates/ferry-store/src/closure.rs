@@ -1,9 +1,10 @@
 //! Closures over references, and the order that every store wants: references first.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::BTreeMap;
 
 use ferry_formats::{PathInfo, StoreDir, StorePath};
 use ferry_graph::post_order;
+use hashbrown::{HashMap, HashSet};
 
 use crate::{Error, Result, Store};
 
@@ -14,14 +15,18 @@ use crate::{Error, Result, Store};
 /// reference that it does not.
 pub fn closure(store: &dyn Store, roots: &[StorePath]) -> Result<BTreeMap<StorePath, PathInfo>> {
     let mut found = BTreeMap::new();
-    let mut seen: BTreeSet<StorePath> = roots.iter().cloned().collect();
-    let mut wave: Vec<StorePath> = seen.iter().cloned().collect();
+    let mut wave: Vec<StorePath> = roots.to_vec();
+    wave.sort();
+    wave.dedup();
+    let mut seen: HashSet<StorePath> = wave.iter().cloned().collect();
     while !wave.is_empty() {
         let mut next = Vec::new();
         for (path, info) in wave.iter().zip(store.path_infos(&wave)?) {
             let info = info.ok_or_else(|| missing(store, path, roots, &found))?;
             for reference in info.references.iter() {
-                if seen.insert(reference.clone()) {
+                // Most are known by now: only what is new is worth a copy.
+                if !seen.contains(reference) {
+                    seen.insert(reference.clone());
                     next.push(reference.clone());
                 }
             }
@@ -72,12 +77,8 @@ pub fn references_first(
 ) -> Result<Vec<PathInfo>> {
     let mut infos: Vec<Option<PathInfo>> = infos.into_iter().map(Some).collect();
     infos.sort_by(|a, b| a.as_ref().map(|i| &i.path).cmp(&b.as_ref().map(|i| &i.path)));
-    let index: HashMap<StorePath, usize> = infos
-        .iter()
-        .flatten()
-        .enumerate()
-        .map(|(number, info)| (info.path.clone(), number))
-        .collect();
+    let index: HashMap<&StorePath, usize> =
+        infos.iter().flatten().enumerate().map(|(number, info)| (&info.path, number)).collect();
     let edges: Vec<Vec<usize>> = infos
         .iter()
         .flatten()
@@ -85,6 +86,7 @@ pub fn references_first(
             info.other_references().filter_map(|reference| index.get(reference).copied()).collect()
         })
         .collect();
+    drop(index);
     let order = post_order(&edges).map_err(|circle| Error::ReferenceCycle {
         path: circle
             .first()

@@ -141,7 +141,8 @@ fn transfer(
 ) -> Result<()> {
     let known = destination.output_paths();
     let is_shared = matches!(destination.signature_check(), SignatureCheck::NotNeeded);
-    let mut checks = Checks::new(destination.store_dir().clone(), known, |path: &StorePath| {
+    let store_dir = destination.store_dir().clone();
+    let mut checks = Checks::new(store_dir, plan, known, |path: &StorePath| {
         let text = match destination.awaits(path) {
             true => source.derivation_text(path),
             false => destination.derivation_text(path),
@@ -156,7 +157,8 @@ fn transfer(
     });
     let mut writer = destination.writer(plan)?;
     let mut transfer = |infos: &[PathInfo]| {
-        source.read_nars(infos, &mut |info, nar| writer.add(checks.admit(info, nar, progress)))
+        source
+            .read_nars(infos, &mut |info, nar| writer.add(checks.admit(&info.path, nar, progress)?))
     };
     if destination.derivations_first() {
         let (derivations, others): (Vec<PathInfo>, Vec<PathInfo>) =

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
 
 use ferry_formats::derivation::InputDerivationHash;
+use ferry_formats::derivation_parts::split;
 use ferry_formats::{PathInfo, StoreDir, StorePath};
 use ferry_store::admission::read_single_file;
 use ferry_store::{Error, Result, Store};
@@ -14,7 +15,6 @@ use crate::codec::put_number;
 use crate::derivations::encode::Encoder;
 use crate::derivations::form::hash_part;
 use crate::derivations::model::{Identity, Recipe, Tables};
-use crate::derivations::split::split;
 
 /// How much there is in the tables.
 #[derive(Default)]

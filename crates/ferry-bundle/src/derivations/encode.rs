@@ -14,10 +14,10 @@ use crate::derivations::model::{
 };
 use crate::derivations::render::Context;
 use crate::derivations::settle::{Settled, nar_size, settle};
-use crate::derivations::split::{Parts, split};
 use crate::derivations::tokens::{Builder, Name, is_text};
 use crate::format::limit;
 use ferry_formats::derivation::hash_placeholder;
+use ferry_formats::derivation_parts::{Parts, split};
 
 /// Characters in a placeholder, its slash not counted.
 const PLACEHOLDER: usize = 52;

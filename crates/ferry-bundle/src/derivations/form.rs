@@ -1,7 +1,9 @@
 //! The form that texts of derivations have: what is looked at without a code.
 
+use ferry_formats::base16::from_hex;
+use ferry_formats::derivation_parts::{Parts, is_escaped_as_nix_does, split};
+
 use crate::derivations::model::{Addressing, Kind};
-use crate::derivations::split::{Parts, split};
 
 /// Characters in the hash part of a store path.
 pub(super) const HASH: usize = 32;
@@ -25,34 +27,13 @@ pub(crate) fn kind_of([_, path, method, hash]: &[&[u8]; 4]) -> Option<(Kind, Box
 /// Whether a reader would take the strings and keys of a derivation: with the escapes that Nix
 /// writes. (Those of a base are taken as they are.)
 pub(super) fn can_be_read(text: &[u8]) -> bool {
-    let mut rest = text;
-    while let Some(place) = memchr::memchr(b'\\', rest) {
-        if !matches!(rest.get(place + 1), Some(b'n' | b'r' | b't' | b'"' | b'\\')) {
-            return false;
-        }
-        rest = rest.get(place + 2..).unwrap_or_default();
-    }
     let keys = |parts: &Parts<'_>| {
         parts.environment.iter().all(|(key, _)| key.iter().all(|byte| *byte > 8))
     };
-    memchr::memchr3(b'\n', b'\r', b'\t', text).is_none() && split(text).as_ref().is_some_and(keys)
+    is_escaped_as_nix_does(text) && split(text).as_ref().is_some_and(keys)
 }
 
 /// The hash part of the store path that a text begins with.
 pub(super) fn hash_part(text: &[u8], prefix: &[u8]) -> Option<[u8; HASH]> {
     text.strip_prefix(prefix)?.get(..HASH)?.try_into().ok()
-}
-
-fn from_hex(text: &[u8]) -> Option<Box<[u8]>> {
-    let nibble = |byte: &u8| match byte {
-        b'0'..=b'9' => Some(byte - b'0'),
-        b'a'..=b'f' => Some(byte - b'a' + 10),
-        _ => None,
-    };
-    text.chunks(2)
-        .map(|pair| match pair {
-            [high, low] => Some(nibble(high)? << 4 | nibble(low)?),
-            _ => None,
-        })
-        .collect()
 }

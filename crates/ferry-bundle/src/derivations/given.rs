@@ -4,6 +4,7 @@
 use ferry_formats::derivation::{
     DerivationModuloHash, InputDerivationHash, downstream_placeholder,
 };
+use ferry_formats::derivation_parts::split;
 use ferry_formats::{StoreDir, StorePath};
 
 use crate::codec::{Malformed, Take, put_number};
@@ -34,7 +35,7 @@ impl Given {
     /// Of a derivation with this text, where `hash` stands for it; `None` where that is more than
     /// can be said.
     pub(crate) fn new(path: &StorePath, hash: InputDerivationHash, text: &[u8]) -> Option<Self> {
-        let parts = super::split::split(text);
+        let parts = split(text);
         let outputs = parts.map(|parts| parts.outputs).unwrap_or_default();
         let (kind, digest): (Kind, Box<[u8]>) = match (hash, outputs.first()) {
             (InputDerivationHash::Regular(hash), Some(_)) => {

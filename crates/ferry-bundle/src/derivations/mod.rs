@@ -2,7 +2,7 @@
 //!
 //! A `.drv` is mostly store paths, and those follow from the rest: the path of the file from its
 //! text, the paths of its outputs from the text and the inputs. So a derivation is taken apart
-//! into strings ([`split`]), what a string mentions is replaced by references ([`tokens`]), the
+//! into strings ([`split`](ferry_formats::derivation_parts)), what a string mentions is replaced by references ([`tokens`]), the
 //! strings are sorted into columns ([`columns`]), and a reader puts the text together again and
 //! computes every path on the way ([`settle`]).
 
@@ -24,7 +24,6 @@ mod resolve;
 mod settle;
 mod sheet;
 mod slots;
-mod split;
 mod tokens;
 
 pub(crate) use amounts::Amounts;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use hashbrown::HashSet;
 
+use ferry_formats::base16::put_hex;
 use ferry_formats::derivation::{DerivationModuloHash, hash_placeholder};
 
 use crate::derivations::model::{
@@ -321,12 +322,5 @@ fn write_list<'a>(out: &mut Vec<u8>, strings: impl Iterator<Item = &'a [u8]>) {
         out.extend(if place > 0 { &b",\""[..] } else { b"\"" });
         out.extend(string);
         out.push(b'"');
-    }
-}
-
-pub(crate) fn put_hex(out: &mut Vec<u8>, bytes: &[u8]) {
-    for byte in bytes {
-        let digit = |nibble: u8| if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 };
-        out.extend([digit(byte >> 4), digit(byte & 15)]);
     }
 }

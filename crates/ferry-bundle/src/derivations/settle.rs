@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
-use ferry_formats::derivation::{DerivationModuloHash, downstream_placeholder};
-use ferry_formats::{ContentAddress, NarHash, PathInfo, StoreDir, StorePath, nar};
+use ferry_formats::derivation::{DerivationModuloHash, downstream_placeholder, fixed_output_hash};
+use ferry_formats::{ContentAddress, NarHash, PathInfo, StoreDir, StorePath, content_address, nar};
 
 use crate::derivations::model::{
     Addressing, Identity, Kind, Known, KnownOutput, Recipe, Shape, Target, column,
 };
-use crate::derivations::render::{Context, Form, Text, put_hex};
+use crate::derivations::render::{Context, Form, Text};
 use crate::derivations::tokens::{Piece, pieces};
 
 /// A derivation with everything that follows from it.
@@ -151,8 +151,9 @@ pub(crate) fn settle(
     });
     let paths_before = paths_before.max().unwrap_or(0);
     let digest = NarHash::of(out).0;
-    let path = store_dir
-        .build_ca_path(&format!("{name}.drv"), &ContentAddress::Text(digest), &references, false)
+    let address = ContentAddress::Text(digest);
+    let path = format!("{name}.drv");
+    let path = content_address::path(store_dir, &path, &address, references.iter(), false)
         .map_err(|error| error.to_string())?;
     if identity == Identity::Deferred {
         outputs = shape
@@ -218,11 +219,8 @@ pub(crate) fn fixed_path(
     store_dir.build_ca_path(name, &address, [], false).map_err(|error| error.to_string())
 }
 
-/// What stands for a derivation with a fixed output, which may be made in any way.
+/// What stands for a derivation with a fixed output.
 pub(crate) fn fixed_hash(by: Addressing, digest: &[u8], path: &str) -> DerivationModuloHash {
-    let mut text = format!("fixed:out:{}{}:", by.prefix(), by.algorithm.as_str()).into_bytes();
-    put_hex(&mut text, digest);
-    text.push(b':');
-    text.extend(path.as_bytes());
-    DerivationModuloHash::new(NarHash::of(&text).0)
+    let method = format!("{}{}", by.prefix(), by.algorithm.as_str());
+    fixed_output_hash(&method, digest, path)
 }

@@ -1,7 +1,7 @@
 //! An evaluation object laid out again, to be worked with.
 
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use ferry_formats::hash::NarHasher;
@@ -83,14 +83,16 @@ fn write(store: &dyn Store, info: &PathInfo, parent: &Path) -> Result<()> {
     let mut outcome = Ok(());
     store
         .read_nars(std::slice::from_ref(info), &mut |_, nar| {
-            let mut hashing = Hashing { nar, hasher: NarHasher::default() };
-            outcome = match restore(&mut hashing, handle_of(&handle), "tree", Form::Writable) {
+            let hashing = Hashing { nar, hasher: NarHasher::default() };
+            let mut reader = BufReader::with_capacity(64 << 10, hashing);
+            let restored = restore(&mut reader, handle_of(&handle), "tree", Form::Writable);
+            outcome = match restored {
                 Err(nar::Error::Io(source)) => Err(EvaluationError::Io {
                     action: format!("unpack {object} in {}", parent.display()),
                     source,
                 }),
                 Err(other) => Err(bad(other.to_string())),
-                Ok(_) => match hashing.hasher.finish() {
+                Ok(_) => match reader.into_inner().hasher.finish() {
                     found if found == info.nar_hash => Ok(()),
                     found => Err(bad(format!(
                         "its NAR has hash {found}, and should have {}",

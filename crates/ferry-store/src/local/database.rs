@@ -227,6 +227,8 @@ fn connect(file: &Path, parameters: &str) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(uri(file, parameters), flags)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.set_prepared_statement_cache_capacity(16);
+    // Whoever asks about many paths comes by most pages again and again.
+    connection.execute_batch("pragma cache_size = -16384")?;
     connection.query_row("select count(*) from (select 1 from ValidPaths limit 1)", [], |row| {
         row.get::<_, i64>(0)
     })?;

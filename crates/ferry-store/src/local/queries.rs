@@ -3,7 +3,7 @@
 use ferry_formats::keys::parse_signature;
 use ferry_formats::{ContentAddress, NarHash, PathInfo, StoreDir, StorePath};
 use hashbrown::HashMap;
-use rusqlite::{Connection, OptionalExtension as _};
+use rusqlite::{CachedStatement, Connection, OptionalExtension as _};
 
 use super::database::{Database, ReadError};
 use super::tables::{self, Lookup, NOT_REGISTERED, parse_path};
@@ -16,11 +16,12 @@ impl Database {
     pub(super) fn path_infos(&self, paths: &[StorePath]) -> Result<Vec<Option<PathInfo>>> {
         self.query(|connection| {
             let mut references = References::new(&self.store_dir, connection)?;
-            let read = |path: &StorePath| {
-                let row = read_row(connection, &self.store_dir.render_path(path))?;
+            let mut statement = connection.prepare_cached(ROW)?;
+            let mut read = |path: &StorePath| {
+                let row = read_row(&mut statement, &self.store_dir.render_path(path))?;
                 row.map(|row| self.parse_row(path, &row, &mut references)).transpose()
             };
-            paths.iter().map(read).collect()
+            paths.iter().map(&mut read).collect()
         })
     }
 
@@ -170,10 +171,9 @@ struct Row {
     ca: Option<String>,
 }
 
-fn read_row(connection: &Connection, path: &str) -> ReadResult<Option<Row>> {
-    let mut statement = connection.prepare_cached(
-        "select id, hash, deriver, narSize, sigs, ca from ValidPaths where path = ?",
-    )?;
+const ROW: &str = "select id, hash, deriver, narSize, sigs, ca from ValidPaths where path = ?";
+
+fn read_row(statement: &mut CachedStatement<'_>, path: &str) -> ReadResult<Option<Row>> {
     let found = statement.query_row([path], |row| {
         Ok(Row {
             id: row.get(0)?,

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use ferry_formats::StorePath;
-use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, params};
+use ferry_formats::{StoreDir, StorePath};
+use rusqlite::{CachedStatement, Connection, OptionalExtension as _, TransactionBehavior, params};
 use rustix::fs::{CWD, RenameFlags};
 use rustix::io::Errno;
 
@@ -33,6 +33,8 @@ pub(super) struct Registrar {
     staging: Arc<Staging>,
     store_lock: StoreLock,
     ids: HashMap<StorePath, i64>,
+    /// Changes when somebody else has written to the database; the ids are of this version.
+    version: i64,
     batch: Vec<Staged>,
     batch_bytes: u64,
     batch_paths: usize,
@@ -44,29 +46,35 @@ impl Registrar {
         connection: Connection,
         staging: Arc<Staging>,
         store_lock: StoreLock,
-    ) -> Self {
-        Self {
+    ) -> Result<Self> {
+        // SQLite would look up both ends of every reference again, and would put aside the pages
+        // of each statement, in case that it has to undo it. Whether references are there is known
+        // here (`Registration::insert`), and nothing is ever deleted by this connection.
+        connection
+            .execute_batch("pragma foreign_keys = 0")
+            .map_err(|error| database_error(&layout.database(), &error))?;
+        Ok(Self {
             layout,
             connection,
             staging,
             store_lock,
             ids: HashMap::new(),
+            version: 0,
             batch: Vec::new(),
             batch_bytes: 0,
             batch_paths: batch_paths(),
-        }
+        })
     }
 
     /// Makes sure that what the plan relies on is still there, now that it is held.
     pub(super) fn require(&mut self, paths: &[StorePath]) -> Result<()> {
         let Self { layout, connection, ids, .. } = self;
         let file = layout.database();
-        let mut registration = Registration { layout, connection, ids };
+        let sql = |error: rusqlite::Error| database_error(&file, &error);
+        let mut registration = Registration::new(layout, connection, ids).map_err(sql)?;
         for path in paths {
-            let valid = registration.is_valid(path);
-            if !valid.map_err(|error| database_error(&file, &error))? {
-                let path = layout.store_dir.render_path(path);
-                return Err(Error::NotValid { path, store: layout.describe() });
+            if !registration.is_valid(path).map_err(sql)? {
+                return Err(not_valid(layout, path));
             }
         }
         Ok(())
@@ -102,11 +110,11 @@ impl Registrar {
         }
         let batch = std::mem::take(&mut self.batch);
         self.batch_bytes = 0;
-        let Self { layout, connection, staging, store_lock, ids, .. } = self;
+        let Self { layout, connection, staging, store_lock, ids, version, .. } = self;
         store_lock.alone_if_possible(|alone| {
             // With nobody else there, nobody else works on one of these paths.
             let locks = if alone { Vec::new() } else { lock_paths(layout, &batch)? };
-            register(layout, connection, staging, ids, &batch)?;
+            register(layout, connection, staging, (ids, version), &batch)?;
             drop(locks);
             Ok(())
         })
@@ -127,24 +135,35 @@ fn register(
     layout: &Layout,
     connection: &mut Connection,
     staging: &Staging,
-    ids: &mut HashMap<StorePath, i64>,
+    (ids, version): (&mut HashMap<StorePath, i64>, &mut i64),
     batch: &[Staged],
 ) -> Result<()> {
     let file = layout.database();
     let sql = |error: rusqlite::Error| database_error(&file, &error);
     let transaction =
         connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sql)?;
-    let mut registration = Registration { layout, connection: &transaction, ids };
+    let found =
+        transaction.pragma_query_value(None, "data_version", |row| row.get(0)).map_err(sql)?;
+    if std::mem::replace(version, found) != found {
+        // Somebody may have deleted what has these ids.
+        ids.clear();
+    }
     let mut moved = Vec::new();
-    let inserted = batch.iter().try_for_each(|staged| {
-        let path = &staged.verified.info().path;
-        if !registration.is_valid(path).map_err(sql)? {
-            move_into_place(layout, staged)?;
-            moved.push(path);
-            registration.insert(&staged.verified).map_err(sql)?;
-        }
-        Ok(())
-    });
+    let inserted =
+        Registration::new(layout, &transaction, ids).map_err(sql).and_then(|mut registration| {
+            batch.iter().try_for_each(|staged| {
+                let path = &staged.verified.info().path;
+                if registration.is_valid(path).map_err(sql)? {
+                    return Ok(());
+                }
+                move_into_place(layout, staged)?;
+                moved.push(path);
+                registration.insert(&staged.verified).map_err(|error| match error {
+                    Unregistered::Sql(error) => sql(error),
+                    Unregistered::Reference(reference) => not_valid(layout, &reference),
+                })
+            })
+        });
     let outcome = match inserted {
         Ok(()) => staging.flush().and_then(|()| transaction.commit().map_err(sql)),
         Err(error) => transaction.rollback().map_err(sql).and(Err(error)),
@@ -159,7 +178,8 @@ fn register(
 /// Removes objects that were moved to their places and could not be registered: on a full disk,
 /// they are what there is no room for.
 fn take_back(layout: &Layout, connection: &Connection, moved: &[&StorePath]) {
-    let mut registration = Registration { layout, connection, ids: &mut HashMap::new() };
+    let mut ids = HashMap::new();
+    let Ok(mut registration) = Registration::new(layout, connection, &mut ids) else { return };
     for path in moved {
         // Where that cannot be told, it stays: the next writer replaces it.
         if let Ok(false) = registration.is_valid(path)
@@ -168,6 +188,10 @@ fn take_back(layout: &Layout, connection: &Connection, moved: &[&StorePath]) {
             tracing::debug!(%error, "object left behind");
         }
     }
+}
+
+fn not_valid(layout: &Layout, path: &StorePath) -> Error {
+    Error::NotValid { path: layout.store_dir.render_path(path), store: layout.describe() }
 }
 
 fn move_into_place(layout: &Layout, staged: &Staged) -> Result<()> {
@@ -203,12 +227,39 @@ fn rename_to_free(from: &Path, to: &Path) -> rustix::io::Result<()> {
 
 /// The statements by which paths become valid, inside one transaction.
 struct Registration<'a> {
-    layout: &'a Layout,
+    store_dir: &'a StoreDir,
     connection: &'a Connection,
     ids: &'a mut HashMap<StorePath, i64>,
+    find: CachedStatement<'a>,
+    add_path: CachedStatement<'a>,
+    add_reference: CachedStatement<'a>,
+    add_output: CachedStatement<'a>,
 }
 
-impl Registration<'_> {
+impl<'a> Registration<'a> {
+    fn new(
+        layout: &'a Layout,
+        connection: &'a Connection,
+        ids: &'a mut HashMap<StorePath, i64>,
+    ) -> rusqlite::Result<Self> {
+        Ok(Self {
+            store_dir: &layout.store_dir,
+            connection,
+            ids,
+            find: connection.prepare_cached("select id from ValidPaths where path = ?")?,
+            add_path: connection.prepare_cached(
+                "insert into ValidPaths \
+                 (path, hash, registrationTime, deriver, narSize, ultimate, sigs, ca) \
+                 values (?, ?, ?, ?, ?, null, ?, ?)",
+            )?,
+            // The id of a path that becomes valid is new, so nothing can be there already.
+            add_reference: connection
+                .prepare_cached("insert into Refs (referrer, reference) values (?, ?)")?,
+            add_output: connection
+                .prepare_cached("insert into DerivationOutputs (drv, id, path) values (?, ?, ?)")?,
+        })
+    }
+
     fn is_valid(&mut self, path: &StorePath) -> rusqlite::Result<bool> {
         Ok(self.id(path)?.is_some())
     }
@@ -217,56 +268,55 @@ impl Registration<'_> {
         if let Some(id) = self.ids.get(path) {
             return Ok(Some(*id));
         }
-        let id = self
-            .connection
-            .prepare_cached("select id from ValidPaths where path = ?")?
-            .query_row([self.layout.store_dir.render_path(path)], |row| row.get(0))
-            .optional()?;
+        let path_text = self.store_dir.render_path(path);
+        let id = self.find.query_row([path_text], |row| row.get(0)).optional()?;
         if let Some(id) = id {
             self.ids.insert(path.clone(), id);
         }
         Ok(id)
     }
 
-    fn insert(&mut self, verified: &Verified) -> rusqlite::Result<()> {
+    fn insert(&mut self, verified: &Verified) -> std::result::Result<(), Unregistered> {
         let info = verified.info();
-        let store_dir = &self.layout.store_dir;
+        let store_dir = self.store_dir;
         let signatures: Vec<String> = info.signatures.iter().map(ToString::to_string).collect();
         let now = SystemTime::now()
             .duration_since(SystemTime::UNIX_EPOCH)
             .map_or(0, |since| since.as_secs());
-        self.connection
-            .prepare_cached(
-                "insert into ValidPaths \
-                 (path, hash, registrationTime, deriver, narSize, ultimate, sigs, ca) \
-                 values (?, ?, ?, ?, ?, null, ?, ?)",
-            )?
-            .execute(params![
-                store_dir.render_path(&info.path),
-                format!("sha256:{}", info.nar_hash.to_base16()),
-                i64::try_from(now).unwrap_or(0),
-                info.deriver.as_ref().map(|path| store_dir.render_path(path)),
-                i64::try_from(info.nar_size).unwrap_or(i64::MAX),
-                (!signatures.is_empty()).then(|| signatures.join(" ")),
-                info.ca.as_ref().map(ToString::to_string),
-            ])?;
+        self.add_path.execute(params![
+            store_dir.render_path(&info.path),
+            format!("sha256:{}", info.nar_hash.to_base16()),
+            i64::try_from(now).unwrap_or(0),
+            info.deriver.as_ref().map(|path| store_dir.render_path(path)),
+            i64::try_from(info.nar_size).unwrap_or(i64::MAX),
+            (!signatures.is_empty()).then(|| signatures.join(" ")),
+            info.ca.as_ref().map(ToString::to_string),
+        ])?;
         let id = self.connection.last_insert_rowid();
         self.ids.insert(info.path.clone(), id);
         for reference in info.references.iter() {
-            // Admission has seen to it that it is there; the foreign key would refuse it anyway.
-            let reference = self.id(reference)?.unwrap_or(-1);
-            self.connection
-                .prepare_cached("insert or replace into Refs (referrer, reference) values (?, ?)")?
-                .execute(params![id, reference])?;
+            let Some(reference) = self.id(reference)? else {
+                return Err(Unregistered::Reference(reference.clone()));
+            };
+            self.add_reference.execute([id, reference])?;
         }
         for (name, path) in verified.outputs() {
-            self.connection
-                .prepare_cached(
-                    "insert or replace into DerivationOutputs (drv, id, path) values (?, ?, ?)",
-                )?
-                .execute(params![id, name, self.layout.store_dir.render_path(path)])?;
+            self.add_output.execute(params![id, name, store_dir.render_path(path)])?;
         }
         Ok(())
+    }
+}
+
+/// Why a path was not registered.
+enum Unregistered {
+    Sql(rusqlite::Error),
+    /// It refers to this, which is not valid.
+    Reference(StorePath),
+}
+
+impl From<rusqlite::Error> for Unregistered {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sql(error)
     }
 }
 

@@ -6,7 +6,7 @@
 //! in the NAR nor one put there meanwhile leads a write astray; nothing is ever hard-linked, so a
 //! mode set here is set on nothing else.
 
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use ferry_formats::nar::{self, Event};
@@ -42,15 +42,14 @@ pub(crate) enum Kind {
 
 /// Unpacks the NAR on `reader` as `name` in `parent`. On an error part of it may be left there.
 pub(crate) fn restore(
-    reader: &mut dyn Read,
+    reader: &mut impl BufRead,
     parent: BorrowedFd<'_>,
     name: &str,
     form: Form,
 ) -> Result<Kind, nar::Error> {
-    let mut reader = io::BufReader::with_capacity(64 << 10, reader);
     let mut open: Vec<OwnedFd> = Vec::new();
     let mut kind = Kind::Other;
-    nar::decode(&mut reader, |event| {
+    nar::decode(reader, |event| {
         let place = open.last().map_or(parent, AsFd::as_fd);
         // The root has no name of its own in a NAR.
         let name_of = |child: Option<&'_ [u8]>| child.unwrap_or(name.as_bytes()).to_vec();

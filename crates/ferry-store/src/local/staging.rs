@@ -3,14 +3,14 @@
 //! store path, so that a temporary root keeps the garbage collector of every Nix version from it.
 
 use std::fs::{self, DirBuilder, File};
-use std::io::ErrorKind;
+use std::io::{BufRead, BufReader, ErrorKind};
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
-use ferry_formats::{NarHash, StorePath, nar};
+use ferry_formats::{NarHash, StoreDir, StorePath, nar};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
@@ -80,10 +80,12 @@ impl Staging {
     }
 
     /// Unpacks a NAR while it is checked.
-    pub(super) fn unpack(&self, path: &str, admitted: Admitted<'_>) -> Result<Staged> {
+    pub(super) fn unpack(&self, store_dir: &StoreDir, admitted: Admitted<'_>) -> Result<Staged> {
         let mut unpacked = None;
+        let path = admitted.info().path.clone();
         let verified = admitted.verify(|nar| {
-            unpacked = Some(self.restore(path, nar)?);
+            let mut nar = BufReader::with_capacity(64 << 10, nar);
+            unpacked = Some(self.restore(&|| store_dir.render_path(&path), &mut nar)?);
             Ok(())
         })?;
         let (place, kind) = unpacked.unwrap_or((PathBuf::new(), Kind::Other));
@@ -93,27 +95,30 @@ impl Staging {
     /// Unpacks a NAR that was checked.
     pub(super) fn unpack_verified(
         &self,
-        path: &str,
+        store_dir: &StoreDir,
         mut nar: &[u8],
         verified: Verified,
     ) -> Result<Staged> {
         debug_assert_eq!(NarHash::of(nar), verified.info().nar_hash);
-        let (place, kind) = self.restore(path, &mut nar)?;
+        let path = || store_dir.render_path(&verified.info().path);
+        let (place, kind) = self.restore(&path, &mut nar)?;
         Ok(Staged { place, kind, verified })
     }
 
-    fn restore(&self, path: &str, nar: &mut dyn std::io::Read) -> Result<(PathBuf, Kind)> {
+    fn restore(
+        &self,
+        path: &dyn Fn() -> String,
+        nar: &mut impl BufRead,
+    ) -> Result<(PathBuf, Kind)> {
         let name = self.next.fetch_add(1, Ordering::Relaxed).to_string();
         let place = self.path.join(&name);
         match restore::restore(nar, self.handle.as_fd(), &name, Form::Canonical) {
             Ok(kind) => Ok((place, kind)),
             Err(nar::Error::Io(source)) => {
-                let action = format!("unpack {path} at {}", place.display());
+                let action = format!("unpack {} at {}", path(), place.display());
                 Err(Error::reading(action)(source))
             }
-            Err(other) => {
-                Err(Error::MalformedNar { path: path.to_owned(), reason: other.to_string() })
-            }
+            Err(other) => Err(Error::MalformedNar { path: path(), reason: other.to_string() }),
         }
     }
 }

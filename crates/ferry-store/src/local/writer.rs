@@ -67,7 +67,7 @@ impl LocalWriter {
         let roots = TemporaryRoots::new(layout, &held)?;
         let staging = Arc::new(Staging::create(layout, &staging_path)?);
         let mut registrar =
-            Registrar::new(layout.clone(), connection, Arc::clone(&staging), store_lock);
+            Registrar::new(layout.clone(), connection, Arc::clone(&staging), store_lock)?;
         registrar.require(plan.relied_on())?;
         let (handed, to_unpack) = sync_channel(QUEUE);
         let (unpacked, to_register) = sync_channel(UNPACKED);
@@ -118,8 +118,7 @@ fn unpack(
             Handed::Finish => None,
             Handed::Staged(staged) => Some(staged),
             Handed::Nar(nar, verified) => {
-                let path = layout.store_dir.render_path(&verified.info().path);
-                Some(staging.unpack_verified(&path, &nar, verified)?)
+                Some(staging.unpack_verified(&layout.store_dir, &nar, verified)?)
             }
         };
         // Where nobody registers any more, that thread says why.
@@ -144,18 +143,12 @@ fn register(mut registrar: Registrar, unpacked: &Receiver<Option<Staged>>) -> Re
 
 impl StoreWriter for LocalWriter {
     fn add(&mut self, admitted: Admitted<'_>) -> Result<()> {
-        let path = self.layout.store_dir.render_path(&admitted.info().path);
         if admitted.info().nar_size > SMALL {
-            let staged = self.staging.unpack(&path, admitted)?;
+            let staged = self.staging.unpack(&self.layout.store_dir, admitted)?;
             return self.hand_over(Handed::Staged(staged));
         }
-        let size = usize::try_from(admitted.info().nar_size).unwrap_or_default();
-        let mut bytes = Vec::with_capacity(size);
-        let verified = admitted.verify(|nar| {
-            let read = nar.read_to_end(&mut bytes);
-            read.map(drop).map_err(Error::reading(format!("read the NAR of {path}")))
-        })?;
-        self.hand_over(Handed::Nar(bytes, verified))
+        let (nar, verified) = admitted.read_whole()?;
+        self.hand_over(Handed::Nar(nar, verified))
     }
 
     fn finish(mut self: Box<Self>) -> Result<()> {

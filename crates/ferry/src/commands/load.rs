@@ -1,6 +1,6 @@
 //! `ferry load`: what is in a bundle, into a store.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use ferry_bundle::{Bundle, Manifest};
@@ -66,9 +66,14 @@ fn to_keep(bundle: &Bundle) -> Vec<StorePath> {
     let infos = bundle.path_infos();
     let mut kept = bundle.manifest().root_paths();
     let known: BTreeSet<StorePath> = kept.iter().cloned().collect();
-    let referred: HashSet<&StorePath> = infos.iter().flat_map(PathInfo::other_references).collect();
-    let before = bundle.prerequisites().iter().map(|one| one.path.clone());
-    let before = before.filter(|path| !referred.contains(path));
+    let mut before: BTreeSet<&StorePath> =
+        bundle.prerequisites().iter().map(|one| &one.path).collect();
+    if !before.is_empty() {
+        for reference in infos.iter().flat_map(PathInfo::other_references) {
+            before.remove(reference);
+        }
+    }
+    let before = before.into_iter().cloned();
     kept.extend(unreferenced(infos).into_iter().chain(before).filter(|path| !known.contains(path)));
     kept
 }

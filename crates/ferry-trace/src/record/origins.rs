@@ -71,6 +71,17 @@ impl Classifier<'_> {
             if self.origins.contains_key(&path) || self.inputs.contains_key(&path) {
                 continue;
             }
+            // A local repository, of which the tracked files were copied.
+            let copy = self.real(&path);
+            let is_repository = |candidate: &&PathBuf| {
+                candidate.join(".git").exists() && files::is_all_of(candidate, &copy)
+            };
+            let repository = candidates.iter().find(is_repository);
+            if let Some(place) = repository.filter(|_| path.name() == "source") {
+                let what = format!("«git+file://{}»", place.display());
+                self.origins.insert(path, Origin::Cached(what));
+                continue;
+            }
             let hash = self.heard.paths.get(&path).and_then(|seen| seen.nar_hash);
             let mut is_same = |candidate: &&PathBuf| {
                 let found = hashes

@@ -373,6 +373,10 @@ impl Store for Bundle {
         Ok(all.filter(|one| paths.contains_key(&one.path)).cloned().collect())
     }
 
+    fn evaluations(&self) -> Vec<StorePath> {
+        self.manifest().evaluation_paths()
+    }
+
     fn in_own_order(&self, infos: &mut [PathInfo]) {
         infos.sort_by_key(|info| self.numbers.get(&info.path).copied());
     }

@@ -71,6 +71,11 @@ pub trait Store {
         Ok(Vec::new())
     }
 
+    /// Which of its paths hold the files of recorded evaluations, as far as it says so.
+    fn evaluations(&self) -> Vec<StorePath> {
+        Vec::new()
+    }
+
     /// What the build of a derivation has printed, if the store has that.
     ///
     /// # Errors

@@ -7,6 +7,7 @@
 //! * [`Machine`] is one isolated computer on such a root: its own `/nix`, `/root`, `/data`,
 //!   `/tmp` and `/etc/nix`. Its commands see no network unless they ask for it.
 //! * [`Daemon`] is a real `nix-daemon` that runs on a machine.
+//! * Networks that are not there count [who tries](Machine::network_attempts) to reach them.
 //! * [`Origin`] is the internet: an HTTP server on loopback that counts its requests.
 //! * [`Nginx`] is a web server that others wrote.
 //! * [`S3Server`] is a real server that speaks S3, and [`Relay`] a bad line to it.
@@ -24,6 +25,7 @@
 //!
 //! Needs root, and Linux with mount, network and process namespaces.
 
+mod attempts;
 mod big_graph;
 mod command;
 pub mod crossing;

@@ -302,3 +302,17 @@ fn wait_until(condition: impl Fn() -> bool) {
         std::thread::sleep(Duration::from_millis(5));
     }
 }
+
+#[test]
+fn whoever_tries_to_reach_a_network_offline_is_counted() {
+    let Some(world) = World::open() else { return };
+    let machine = Machine::new(&world, NixVersion::V2_26);
+    let before = machine.network_attempts();
+    machine.command("nix-store").arg("--verify").ok();
+    assert_eq!(machine.network_attempts(), before);
+    for place in ["tcp/127.0.0.1/1", "tcp/192.0.2.1/80", "udp/192.0.2.1/53", "tcp/2001:db8::1/80"] {
+        let before = machine.network_attempts();
+        machine.command("bash").args(["-c", &format!("exec 3<>/dev/{place}")]).fails();
+        assert!(machine.network_attempts() > before, "{place}");
+    }
+}

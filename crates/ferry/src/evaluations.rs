@@ -6,17 +6,98 @@ use std::sync::Arc;
 
 use ferry_formats::{PathInfo, StoreDir, StorePath};
 use ferry_store::closure::closure;
-use ferry_store::evaluation::{EvaluationObject, Limits, Recorded, Restored, unpack};
+use ferry_store::evaluation::{Evaluation, EvaluationObject, Limits, Restored, unpack};
+use ferry_store::facts::trace_name;
+use ferry_store::installable::{self, Installable, Parsed};
 use ferry_store::{Joined, JoinedRanges, NarRanges, Store};
 use serde_json::{Value, json};
 
+use crate::cli::What;
 use crate::context::{Context, temporary_directory};
+use crate::evaluate::Expression;
 use crate::failure::Failure;
 use crate::output;
+use crate::recording::{Recorder, traces_directory};
+
+/// The recorded evaluations that come along, and what they resulted in, where that is what is
+/// packed.
+pub(crate) struct Asked {
+    pub(crate) traces: Vec<PathBuf>,
+    pub(crate) named: Option<Vec<Installable>>,
+}
+
+impl Asked {
+    /// Finds them; evaluates and records what nobody has recorded. What is evaluated is put into
+    /// the store at `address`, where `store` is.
+    pub(crate) fn by(
+        context: &Context,
+        with_eval: Option<&Option<PathBuf>>,
+        what: &What,
+        store: &dyn Store,
+        address: &str,
+    ) -> Result<Self, Failure> {
+        let traces = match with_eval {
+            None => return Ok(Self { traces: Vec::new(), named: None }),
+            Some(Some(trace)) => vec![trace.clone()],
+            Some(None) => what.trace.clone(),
+        };
+        if !traces.is_empty() {
+            let named = what.is_empty().then(|| roots(context, &traces, store.store_dir()));
+            return Ok(Self { traces, named: named.transpose()? });
+        }
+        let recorder = Recorder::new(context, address, None)?;
+        let mut asked = Self { traces, named: None };
+        if let Some(expression) = what.expression() {
+            asked.record(context, &recorder, &expression)?;
+            return Ok(asked);
+        }
+        let working_directory = &context.surroundings.working_directory;
+        for text in &what.installables {
+            match installable::parse(text, store.store_dir(), working_directory)? {
+                Parsed::NeedsEvaluation => {
+                    asked.record(context, &recorder, &Expression::Flake(text))?;
+                }
+                Parsed::Installable(one) => asked.kept(one, store)?,
+            }
+        }
+        Ok(asked)
+    }
+
+    fn record(
+        &mut self,
+        context: &Context,
+        recorder: &Recorder<'_>,
+        expression: &Expression<'_>,
+    ) -> Result<(), Failure> {
+        let made = recorder.record(expression)?;
+        context.talk.say(format!("recorded in {}", made.file.display()));
+        self.traces.push(made.file);
+        self.named.get_or_insert_default().extend(made.installables);
+        Ok(())
+    }
+
+    /// A recording that is kept, of what a store path comes from.
+    fn kept(&mut self, named: Installable, store: &dyn Store) -> Result<(), Failure> {
+        let path = named.path().clone();
+        let derivers =
+            if path.is_derivation() { vec![path.clone()] } else { store.derivers(&path)? };
+        let directory = traces_directory()?;
+        let files = derivers.iter().map(|derivation| directory.join(trace_name(derivation)));
+        let Some(file) = files.into_iter().find(|file| file.exists()) else {
+            let path = store.store_dir().render_path(&path);
+            return Err(Failure::new(format!("no evaluation of {path} was recorded")).hint(
+                "evaluate it with `ferry trace`, or pack it as FLAKE#ATTR, with --file or --expr",
+            ));
+        };
+        self.traces.push(file);
+        self.named.get_or_insert_default().push(named);
+        Ok(())
+    }
+}
 
 /// What evaluations take along besides store paths, ready to be packed.
 pub(crate) struct Evaluations {
-    recorded: Vec<Recorded>,
+    recorded: Vec<Evaluation>,
     objects: Vec<EvaluationObject>,
 }
 
@@ -34,7 +115,7 @@ impl Evaluations {
         let (mut recorded, mut objects) = (Vec::new(), Vec::new());
         for file in traces {
             let file = context.surroundings.working_directory.join(file);
-            let one = Recorded::read(&file, store.store_dir())?;
+            let one = Evaluation::read(&file, store.store_dir())?;
             let object = EvaluationObject::make(&one, store, &temporary_directory(), limits)?;
             object.notes().iter().for_each(|note| context.talk.say(note));
             recorded.push(one);
@@ -77,17 +158,17 @@ impl Evaluations {
     }
 }
 
-/// What traces say that evaluations resulted in, as installables.
-pub(crate) fn roots(
+/// What traces say that evaluations resulted in.
+fn roots(
     context: &Context,
     traces: &[PathBuf],
     store_dir: &StoreDir,
-) -> Result<Vec<String>, Failure> {
+) -> Result<Vec<Installable>, Failure> {
     let mut roots = Vec::new();
     for file in traces {
         let file = context.surroundings.working_directory.join(file);
-        let recorded = Recorded::read(&file, store_dir)?;
-        roots.extend(recorded.roots().iter().map(|root| store_dir.render_path(root)));
+        let recorded = Evaluation::read(&file, store_dir)?;
+        roots.extend(recorded.roots().iter().cloned().map(Installable::Path));
     }
     Ok(roots)
 }

@@ -32,7 +32,6 @@ const RECORDER: &str = concat!("ferry ", env!("CARGO_PKG_VERSION"));
 /// A recording that was made.
 pub(crate) struct Made {
     /// What the evaluation resulted in.
-    #[allow(dead_code, reason = "for who packs what was recorded")]
     pub(crate) installables: Vec<Installable>,
     pub(crate) recorded: Recorded,
     /// Where it was written.

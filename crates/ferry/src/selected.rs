@@ -7,7 +7,6 @@ use ferry_store::selection::{self, Selection};
 
 use crate::cli::What;
 use crate::context::Context;
-use crate::evaluate::Expression;
 use crate::failure::Failure;
 use crate::installables::Installables;
 use crate::queries::Queries;
@@ -21,19 +20,29 @@ pub(crate) struct Named {
 }
 
 impl Named {
+    /// Looks at the options, but for the installables where those are `known`.
+    pub(crate) fn known(
+        known: Option<Vec<Installable>>,
+        context: &Context,
+        what: &What,
+        store: &dyn Store,
+        address: &str,
+    ) -> Result<Self, Failure> {
+        let installables = Installables { context, store_dir: store.store_dir(), store: address };
+        match known {
+            None => Self::of(what, &installables),
+            Some(known) => Ok(Self { installables: known, also: installables.all(&what.also)? }),
+        }
+    }
+
     /// Looks at the options; something has to be named.
     pub(crate) fn of(what: &What, installables: &Installables<'_>) -> Result<Self, Failure> {
         if what.is_empty() {
             return Err(Failure::usage("nothing is named: give an INSTALLABLE, --file or --expr"));
         }
-        let named = match (&what.file, &what.expr) {
-            (Some(file), _) => {
-                installables.evaluated(&Expression::File(file, &what.installables))?
-            }
-            (_, Some(text)) => {
-                installables.evaluated(&Expression::Text(text, &what.installables))?
-            }
-            _ => installables.all(&what.installables)?,
+        let named = match what.expression() {
+            Some(expression) => installables.evaluated(&expression)?,
+            None => installables.all(&what.installables)?,
         };
         Ok(Self { installables: named, also: installables.all(&what.also)? })
     }
@@ -48,8 +57,20 @@ pub(crate) fn selected(
     facts: Box<dyn Facts + '_>,
     address: &str,
 ) -> Result<Selection, Failure> {
-    let installables = Installables { context, store_dir: store.store_dir(), store: address };
-    let Named { installables: named, also } = Named::of(what, &installables)?;
+    let named = Named::known(None, context, what, store, address)?;
+    selected_of(context, what, named, store, facts, address)
+}
+
+/// The same where it is known what is named.
+pub(crate) fn selected_of(
+    context: &Context,
+    what: &What,
+    named: Named,
+    store: &dyn Store,
+    facts: Box<dyn Facts + '_>,
+    address: &str,
+) -> Result<Selection, Failure> {
+    let Named { installables: named, also } = named;
     let mut explorer = Explorer::new(store.store_dir().clone());
     explorer.add_source(facts);
     add_traces(&mut explorer, context, &what.trace)?;

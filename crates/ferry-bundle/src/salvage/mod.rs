@@ -257,6 +257,10 @@ fn divide(
 }
 
 impl Store for Salvage {
+    fn evaluations(&self) -> Vec<StorePath> {
+        self.manifest().map(Manifest::evaluation_paths).unwrap_or_default()
+    }
+
     fn store_dir(&self) -> &StoreDir {
         &self.head.store_dir
     }

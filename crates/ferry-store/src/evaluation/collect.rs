@@ -11,9 +11,10 @@ use ferry_formats::nar::{self, Event};
 
 use super::error::{EvaluationError, Result};
 use super::git::{self, Which};
-use super::recorded::{OutsideFile, Recorded, Why};
+use super::recorded::{Evaluation, OutsideFile};
 use super::stage::{Stage, normal};
 use crate::Store;
+use crate::facts::Why;
 use crate::local::hash_tree;
 
 /// How much travels.
@@ -36,40 +37,41 @@ pub(super) struct Collected {
 
 /// Copies into `stage` what the trace names. `store` has what the evaluation made of it.
 pub(super) fn collect(
-    recorded: &Recorded,
+    evaluation: &Evaluation,
     store: &dyn Store,
     limits: Limits<'_>,
     stage: &mut Stage,
 ) -> Result<Collected> {
     let mut collector =
         Collector { limits, stage, covered: Vec::new(), done: Collected::default() };
-    let of = |why| recorded.outside.iter().filter(move |file| file.why == why);
+    let of = |why: Why| evaluation.outside.iter().filter(move |file| file.why == why);
     for file in of(Why::Flake) {
-        collector.flake(file)?;
+        collector.flake(file, store)?;
     }
-    for file in of(Why::NixPath) {
-        collector.whole_but_ignored(&file.path)?;
+    for file in of(Why::NixPath).chain(of(Why::Path)) {
+        collector.read(file, store)?;
         collector.covered.push(file.path.clone());
     }
     for file in of(Why::Source) {
         collector.source(file, store)?;
     }
-    let main = main_file(recorded);
-    for file in of(Why::NixFile) {
+    let main = main_file(evaluation);
+    let known = [Why::Flake, Why::NixPath, Why::Path, Why::Source];
+    for file in evaluation.outside.iter().filter(|file| !known.contains(&file.why)) {
         collector.nix_file(&file.path, main == Some(file.path.as_path()))?;
     }
     let done = collector.done;
-    for file in &recorded.outside {
+    for file in &evaluation.outside {
         check(file, stage)?;
     }
     Ok(done)
 }
 
 /// The file that the command names; else the one that is named first.
-fn main_file(recorded: &Recorded) -> Option<&Path> {
-    let directory = recorded.description.working_directory.as_deref().unwrap_or("/");
-    let mut files = recorded.outside.iter().filter(|file| file.why == Why::NixFile);
-    let named: Vec<PathBuf> = recorded
+fn main_file(evaluation: &Evaluation) -> Option<&Path> {
+    let directory = evaluation.description.working_directory.as_deref().unwrap_or("/");
+    let mut files = evaluation.outside.iter().filter(|file| file.why == Why::NixFile);
+    let named: Vec<PathBuf> = evaluation
         .description
         .command
         .iter()
@@ -92,8 +94,9 @@ struct Collector<'a> {
 
 impl Collector<'_> {
     /// A flake in a working tree is what Git tracks there; any other is its whole directory.
-    fn flake(&mut self, file: &OutsideFile) -> Result<()> {
+    fn flake(&mut self, file: &OutsideFile, store: &dyn Store) -> Result<()> {
         match git::working_tree(&file.path) {
+            _ if file.copy.is_some() => self.source(file, store),
             Some(tree) => self.working_tree(tree, tree, Which::Tracked),
             None => self.take(&file.path, &file.path, &|_| false),
         }
@@ -101,16 +104,23 @@ impl Collector<'_> {
 
     /// What was copied into the store.
     fn source(&mut self, file: &OutsideFile, store: &dyn Store) -> Result<()> {
-        if file.nar_hash.is_some() || file.path.is_file() {
-            // All of it was.
-            return self.take(&file.path, &file.path, &|_| false);
+        if git::working_tree(&file.path) == Some(&file.path) {
+            self.done.working_trees.insert(file.path.clone());
         }
-        let listing = match &file.added {
+        // All of it was, unless there is a copy that says otherwise.
+        match file.copy {
+            None => self.take(&file.path, &file.path, &|_| false),
+            Some(_) => self.read(file, store),
+        }
+    }
+
+    /// A file or directory of which something was read.
+    fn read(&mut self, file: &OutsideFile, store: &dyn Store) -> Result<()> {
+        let listing = match &file.copy {
             Some(object) => listing(store, object)?,
             None => None,
         };
         let Some(names) = listing else { return self.whole_but_ignored(&file.path) };
-        // A filter took these and no others.
         self.stage.begin(&file.path);
         for name in names {
             self.stage.take_one(&file.path.join(name))?;

@@ -68,7 +68,7 @@ impl Description {
 }
 
 /// An optional member that is a string.
-pub(super) fn text(fields: &Map<String, Value>, name: &str) -> Result<Option<String>, String> {
+fn text(fields: &Map<String, Value>, name: &str) -> Result<Option<String>, String> {
     match fields.get(name) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => Ok(Some(text.clone())),
@@ -88,7 +88,7 @@ fn texts(fields: &Map<String, Value>, name: &str) -> Result<Vec<String>, String>
 }
 
 /// An optional member that is an object of strings.
-pub(super) fn variables(value: Option<&Value>) -> Result<BTreeMap<String, String>, String> {
+fn variables(value: Option<&Value>) -> Result<BTreeMap<String, String>, String> {
     let object = match value {
         None | Some(Value::Null) => return Ok(BTreeMap::new()),
         Some(Value::Object(object)) => object,

@@ -16,7 +16,7 @@ pub use collect::Limits;
 pub use description::Description;
 pub use error::EvaluationError;
 pub use object::EvaluationObject;
-pub use recorded::Recorded;
+pub use recorded::Evaluation;
 pub use restored::Restored;
 pub use unpack::{Unpacked, unpack};
 

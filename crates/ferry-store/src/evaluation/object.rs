@@ -10,8 +10,9 @@ use tempfile::TempDir;
 use super::collect::{Limits, collect};
 use super::error::{EvaluationError, Result};
 use super::name;
-use super::recorded::Recorded;
+use super::recorded::Evaluation;
 use super::stage::Stage;
+use crate::facts::cache_beside;
 use crate::local::{Layout, UnregisteredStore, hash_tree};
 use crate::{NarRanges, Store};
 
@@ -33,7 +34,7 @@ impl EvaluationObject {
     /// # Errors
     /// When a file is gone or has changed since, is too large, or cannot be copied.
     pub fn make(
-        recorded: &Recorded,
+        evaluation: &Evaluation,
         store: &dyn Store,
         scratch: &Path,
         limits: Limits<'_>,
@@ -42,24 +43,24 @@ impl EvaluationObject {
             .prefix("ferry-evaluation-")
             .tempdir_in(scratch)
             .map_err(EvaluationError::io(format!("create a directory in {}", scratch.display())))?;
-        let layout = Layout::below(Some(directory.path().to_owned()), recorded.store_dir.clone());
+        let layout = Layout::below(Some(directory.path().to_owned()), evaluation.store_dir.clone());
         let tree = layout.real_store_dir.join("tree");
         let files = tree.join(name::FILES);
         fs::create_dir_all(&files)
             .map_err(EvaluationError::io(format!("create {}", files.display())))?;
 
         let mut stage = Stage::new(files, limits.bytes);
-        let collected = collect(recorded, store, limits, &mut stage)?;
-        take_cache(recorded, &tree, &mut stage)?;
-        stage.take_to(&recorded.file, &tree.join(name::TRACE))?;
-        let mut description = recorded.description.clone();
+        let collected = collect(evaluation, store, limits, &mut stage)?;
+        take_cache(evaluation, &tree, &mut stage)?;
+        stage.take_to(&evaluation.file, &tree.join(name::TRACE))?;
+        let mut description = evaluation.description.clone();
         description.working_trees =
             collected.working_trees.iter().map(|tree| tree.to_string_lossy().into()).collect();
         let file = tree.join(name::DESCRIPTION);
         fs::write(&file, description.to_json())
             .map_err(EvaluationError::io(format!("write {}", file.display())))?;
 
-        let info = info(recorded, &tree)?;
+        let info = info(evaluation, &tree)?;
         let real = layout.real_path(&info.path);
         fs::rename(&tree, &real)
             .map_err(EvaluationError::io(format!("rename {}", tree.display())))?;
@@ -92,9 +93,9 @@ impl EvaluationObject {
     }
 }
 
-fn take_cache(recorded: &Recorded, tree: &Path, stage: &mut Stage) -> Result<()> {
-    let cache = recorded.cache_directory();
-    for entry in &recorded.cache {
+fn take_cache(evaluation: &Evaluation, tree: &Path, stage: &mut Stage) -> Result<()> {
+    let cache = cache_beside(&evaluation.file);
+    for entry in &evaluation.cache {
         let file = cache.join(entry);
         if file.symlink_metadata().is_err() {
             return Err(EvaluationError::Gone { file });
@@ -107,11 +108,11 @@ fn take_cache(recorded: &Recorded, tree: &Path, stage: &mut Stage) -> Result<()>
     stage.take_to(&cache, &tree.join(name::CACHE))
 }
 
-fn info(recorded: &Recorded, tree: &Path) -> Result<PathInfo> {
+fn info(evaluation: &Evaluation, tree: &Path) -> Result<PathInfo> {
     let (nar_hash, nar_size) = hash_tree(tree).map_err(EvaluationError::tree(tree))?;
     let ca = ContentAddress::Nar(NixHash::Sha256(nar_hash.0));
-    let name = recorded.name();
-    let path = recorded
+    let name = evaluation.name();
+    let path = evaluation
         .store_dir
         .build_ca_path(&name, &ca, [], false)
         .map_err(|error| EvaluationError::BadObject { object: name, reason: error.to_string() })?;

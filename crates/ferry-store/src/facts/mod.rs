@@ -33,4 +33,4 @@ pub use trace::{
     Added, Need, OutputOf, Outside, Recorded, Trace, TraceError, TraceHeader, Unfinished, Warning,
     Why,
 };
-pub use trace_directory::{TraceDirectory, link_trace, trace_name};
+pub use trace_directory::{TraceDirectory, cache_beside, link_trace, trace_name};

@@ -18,6 +18,14 @@ pub fn trace_name(root: &StorePath) -> String {
     format!("{}.trace", name.strip_suffix(".drv").unwrap_or(&name))
 }
 
+/// Where what an evaluation needs of the fetchers' cache stands beside its trace.
+#[must_use]
+pub fn cache_beside(trace: &Path) -> PathBuf {
+    let mut name = trace.as_os_str().to_owned();
+    name.push(".cache");
+    name.into()
+}
+
 /// Lets a recording be found under another name in the same directory.
 ///
 /// # Errors

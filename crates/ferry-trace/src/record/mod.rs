@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use ferry_formats::{StoreDir, StorePath};
 use ferry_store::Store;
-use ferry_store::facts::{Recorded, TraceError, TraceHeader};
+use ferry_store::facts::{Recorded, TraceError, TraceHeader, cache_beside};
 use tempfile::TempDir;
 use thiserror::Error;
 
@@ -172,12 +172,4 @@ impl RecordedEvaluation {
         self.recorded.write(file, &self.store_dir)?;
         Ok(())
     }
-}
-
-/// Where what an evaluation needs of the fetchers' cache stands beside its trace.
-#[must_use]
-pub fn cache_beside(trace: &Path) -> PathBuf {
-    let mut name = trace.as_os_str().to_owned();
-    name.push(".cache");
-    PathBuf::from(name)
 }

@@ -19,7 +19,7 @@ Examples:
   Onto disks with FAT32, so that any one of them can be lost:
     ferry pack /run/current-system --set runtime --volume-size 4G --parity 1 -o system.ferry
   With what it takes to evaluate it again there:
-    ferry pack --with-eval=hello.trace --set sources -o hello.ferry
+    ferry pack --with-eval .#hello --set sources -o hello.ferry
   Through a pipe:
     ferry pack ./result --set runtime -o - | ssh island ferry load -";
 
@@ -49,8 +49,9 @@ pub(crate) struct Pack {
     pub(crate) base: Option<String>,
     /// Take along what evaluating again takes: the store paths that a recorded evaluation needed,
     /// and one more with the expressions, sources and the part of the fetchers' cache that it read.
-    /// The trace is this file, or what --trace names. Without INSTALLABLE, what was evaluated is
-    /// packed
+    /// The recording is this file, or what --trace names, or the one that is kept of a store path;
+    /// else what is named is evaluated and recorded now. Where nothing is named, what was evaluated
+    /// is packed
     #[arg(
         long,
         value_name = "TRACE",

@@ -15,9 +15,9 @@ Examples:
 
 #[derive(Args)]
 pub(crate) struct Shell {
-    /// A bundle that was packed with --with-eval and loaded here, or the directory into which
-    /// `ferry load` has laid out the evaluation
-    #[arg(value_name = "BUNDLE|DIRECTORY", value_hint = ValueHint::AnyPath)]
+    /// A bundle that was packed with --with-eval and loaded here, the evaluation in it as a store
+    /// path, or the directory into which `ferry load` has laid it out
+    #[arg(value_name = "BUNDLE|PATH|DIRECTORY", value_hint = ValueHint::AnyPath)]
     pub(crate) evaluation: PathBuf,
     /// Let Nix use only what is here: no substituters, no registry, no search for anything newer
     #[arg(long, required = true)]

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueHint};
 
+use crate::evaluate::Expression;
+
 /// What is taken. A command whose default set is not `runtime` says so with `mut_arg`.
 #[derive(Args)]
 pub(crate) struct What {
@@ -37,6 +39,16 @@ impl What {
     /// Whether nothing is named: neither a thing nor an expression.
     pub(crate) fn is_empty(&self) -> bool {
         self.installables.is_empty() && self.file.is_none() && self.expr.is_none()
+    }
+
+    /// The expression that --file or --expr names.
+    pub(crate) fn expression(&self) -> Option<Expression<'_>> {
+        let attributes = &self.installables;
+        match (&self.file, &self.expr) {
+            (Some(file), _) => Some(Expression::File(file, attributes)),
+            (None, Some(text)) => Some(Expression::Text(text, attributes)),
+            (None, None) => None,
+        }
     }
 }
 

@@ -208,7 +208,9 @@ fn into_bundle(
         return Err(not_in_parts());
     }
     let _protection = protect(context, store, &selection)?;
+    let evaluations = store.evaluations().into_iter();
     let pack = PackOptions {
+        evaluations: evaluations.filter(|path| selection.infos.contains_key(path)).collect(),
         set: target.set.to_owned(),
         roots: selection.roots.clone(),
         level: BUNDLE_LEVEL,

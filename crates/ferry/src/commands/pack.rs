@@ -1,7 +1,5 @@
 //! `ferry pack`: what an installable needs, in one file.
 
-use std::path::PathBuf;
-
 use ferry_bundle::{BundleWriter, PackOptions, Prerequisites};
 use ferry_store::leave_out::{Thinned, leave_out};
 use ferry_store::selection::Selection;
@@ -13,20 +11,16 @@ use serde_json::json;
 use crate::base::Base;
 use crate::cli::Pack;
 use crate::context::{Context, secret_keys, temporary_directory};
-use crate::evaluations::{self, Evaluations};
+use crate::evaluations::{Asked, Evaluations};
 use crate::failure::Failure;
 use crate::have;
 use crate::output;
-use crate::selected::selected;
+use crate::selected::{Named, selected_of};
 use crate::sink::{Sink, Written};
 use crate::sources::OpenSource;
 use crate::volumes;
 
 pub(crate) fn run(context: &Context, mut options: Pack) -> Result<(), Failure> {
-    let traces = evaluations_asked(&options)?;
-    let given = &mut options.what.trace;
-    given.extend(traces.iter().filter(|trace| !given.contains(trace)).cloned().collect::<Vec<_>>());
-    let options = &mut options;
     let sink = Sink::new(&options.output, "a bundle")?;
     let sink = match options.volume_size {
         Some(size) => sink.in_volumes(size, options.parity)?,
@@ -36,18 +30,25 @@ pub(crate) fn run(context: &Context, mut options: Pack) -> Result<(), Failure> {
         return Err(Failure::usage("--json needs standard output, which the bundle goes to"));
     }
     let keys = secret_keys(&options.sign.sign_key)?;
-    let opened = open(context, options)?;
-    if options.what.is_empty() {
-        let store_dir = opened.any_store().store_dir();
-        options.what.installables = evaluations::roots(context, &traces, store_dir)?;
-    }
-    let options = &*options;
+    let opened = open(context, &options)?;
+    let Asked { traces, named } = Asked::by(
+        context,
+        options.with_eval.as_ref(),
+        &options.what,
+        opened.any_store(),
+        &options.store,
+    )?;
+    let given = &mut options.what.trace;
+    given.extend(traces.iter().filter(|trace| !given.contains(trace)).cloned().collect::<Vec<_>>());
+    let options = &options;
     let evaluations =
         Evaluations::collect(context, &traces, opened.any_store(), options.eval_limit)?;
     let joined = evaluations.joined(opened.any_store());
     let store: &dyn Store = &joined;
 
-    let mut selection = selected(context, &options.what, store, opened.facts(), &options.store)?;
+    let named = Named::known(named, context, &options.what, store, &options.store)?;
+    let mut selection =
+        selected_of(context, &options.what, named, store, opened.facts(), &options.store)?;
     evaluations.add_to(store, &mut selection.infos)?;
     let paths: Vec<_> = selection.infos.keys().cloned().collect();
     let _protection = match store.protect(&paths) {
@@ -137,19 +138,6 @@ pub(crate) fn run(context: &Context, mut options: Pack) -> Result<(), Failure> {
         }))?;
     }
     Ok(())
-}
-
-/// The traces of the evaluations that come along.
-fn evaluations_asked(options: &Pack) -> Result<Vec<PathBuf>, Failure> {
-    match &options.with_eval {
-        None => Ok(Vec::new()),
-        Some(Some(trace)) => Ok(vec![trace.clone()]),
-        Some(None) if options.what.trace.is_empty() => {
-            Err(Failure::usage("--with-eval: no recorded evaluation is named")
-                .hint("name one with --with-eval=TRACE, or with --trace"))
-        }
-        Some(None) => Ok(options.what.trace.clone()),
-    }
 }
 
 /// What is packed from.

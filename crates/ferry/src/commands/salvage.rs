@@ -61,9 +61,12 @@ pub(crate) fn run(context: &Context, options: &cli::Salvage) -> Result<ExitCode,
         }
     };
     let prerequisites = salvage.prerequisites().with_roots_of(base);
-    let pack_options = PackOptions { set, roots, level, prerequisites, ..PackOptions::default() };
     let offered: BTreeMap<_, _> =
         infos.iter().map(|info| (info.path.clone(), info.clone())).collect();
+    let evaluations = salvage.evaluations().into_iter();
+    let evaluations = evaluations.filter(|path| offered.contains_key(path)).collect();
+    let pack_options =
+        PackOptions { set, roots, evaluations, level, prerequisites, ..PackOptions::default() };
     Sink::new(&options.output, "a bundle")?.write(|sink| {
         let name = options.output.display().to_string();
         let bundle = BundleWriter::new(sink, name, salvage.store_dir().clone(), pack_options);

@@ -1,12 +1,17 @@
 //! `ferry shell`: a command with what an evaluation needs, and no network.
 
-use std::os::unix::process::ExitStatusExt as _;
+use std::path::Path;
 use std::process::{Command, ExitCode};
 
+use ferry_formats::StorePath;
+use ferry_store::Store;
 use ferry_store::evaluation::Restored;
+use ferry_store::trust::TrustPolicy;
+use ferry_store::uri::Purpose;
 use serde_json::json;
 
 use crate::cli::Shell;
+use crate::commands::trace::exit_code;
 use crate::context::{Context, open_bundle};
 use crate::failure::Failure;
 use crate::{evaluations, output};
@@ -33,14 +38,18 @@ pub(crate) fn run(context: &Context, options: &Shell) -> Result<ExitCode, Failur
         .map_err(|error| {
             Failure::new(format!("cannot run `{}`: {error}", program.to_string_lossy()))
         })?;
-    // As shells have it: 128 and the signal.
-    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
-    Ok(code.and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
+    Ok(exit_code(status))
 }
 
 /// The evaluation that is meant, laid out.
 fn find(context: &Context, options: &Shell) -> Result<Restored, Failure> {
     let place = context.surroundings.working_directory.join(&options.evaluation);
+    if let Some(path) = store_path(context, &place)? {
+        let address = options.store.as_deref().unwrap_or("auto");
+        let trust = TrustPolicy::accept_all();
+        let store = context.open_store(address, Purpose::Read, trust, false, &[])?;
+        return laid_out(context, store.store(), &path);
+    }
     if place.is_dir() {
         return Ok(Restored::open(&place)?);
     }
@@ -54,14 +63,23 @@ fn find(context: &Context, options: &Shell) -> Result<Restored, Failure> {
         return Err(Failure::new(format!("{}: {what}", options.evaluation.display()))
             .hint("pack with --with-eval, or name the directory that `ferry load` has told"));
     };
-    // What somebody has edited is there, and not in the bundle.
-    let usual = evaluations::usual_place(path)?;
-    if let Ok(evaluation) = Restored::open(&usual) {
+    laid_out(context, &bundle, path)
+}
+
+/// The store path that something lies in, if it does.
+fn store_path(context: &Context, place: &Path) -> Result<Option<StorePath>, Failure> {
+    let store_dir = context.store_dir()?;
+    Ok(store_dir.parse_path(place.as_os_str().as_encoded_bytes()).ok())
+}
+
+/// An evaluation where it usually is, and laid out if it is not yet.
+fn laid_out(context: &Context, store: &dyn Store, path: &StorePath) -> Result<Restored, Failure> {
+    // What somebody has edited is there, and not in the store.
+    if let Ok(evaluation) = Restored::open(&evaluations::usual_place(path)?) {
         return Ok(evaluation);
     }
-    evaluations::lay_out(context, &bundle, &paths, None)?
-        .pop()
-        .ok_or_else(|| Failure::new("no evaluation was laid out"))
+    let mut found = evaluations::lay_out(context, store, std::slice::from_ref(path), None)?;
+    found.pop().ok_or_else(|| Failure::new("no evaluation was laid out"))
 }
 
 fn tell(

@@ -143,7 +143,7 @@ fn summary(made: &Made, recorder: &Recorder<'_>) -> Value {
 }
 
 /// The exit code that a shell would see.
-fn exit_code(status: ExitStatus) -> ExitCode {
+pub(super) fn exit_code(status: ExitStatus) -> ExitCode {
     let code = status.code().or_else(|| Some(128 + status.signal()?));
     ExitCode::from(u8::try_from(code.unwrap_or(1)).unwrap_or(1))
 }

@@ -36,6 +36,7 @@ mod kills;
 mod missing;
 mod nginx;
 mod nix_functions;
+mod nix_language;
 mod output;
 mod prune;
 mod query;

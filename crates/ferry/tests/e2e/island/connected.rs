@@ -1,19 +1,14 @@
 //! The connected side: a project that uses everything, and what it fetches.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
-
 use ferry_test_world::{Machine, MachineCommand, NixVersion, Origin, World};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::support::{machine, shell, sorted};
+use crate::support::{machine, shell};
 
 /// The directory that the project and a flake beside it are in.
 pub(super) const WORK: &str = "/data/work";
 /// The project.
 pub(super) const PROJECT: &str = "/data/work/project";
-/// Where evaluations keep what they have fetched.
-pub(super) const CACHE: &str = "/data/cache";
 
 /// Git repositories that are the same whenever they are made.
 const GIT: &str = "git -c user.name=nobody -c user.email=nobody@example.org";
@@ -82,80 +77,15 @@ impl Connected {
         Self { machine, origin }
     }
 
-    /// A command in the project, with the network and a cache of its own.
+    /// A command in the project, with the network.
     pub(super) fn command(&self, words: &[&str]) -> MachineCommand {
         let (program, arguments) = words.split_first().expect("a command has a word");
-        let command = self.machine.command(program).args(arguments).online();
-        command.current_dir(PROJECT).env("XDG_CACHE_HOME", CACHE)
+        self.machine.command(program).args(arguments).online().current_dir(PROJECT)
     }
 
     /// From now on there is no network.
     pub(super) fn cut_off(mut self) -> Machine {
         self.origin.stop();
         self.machine
-    }
-
-    /// The one path in the store whose name ends so.
-    pub(super) fn path(&self, end: &str) -> String {
-        let all = self.machine.command("nix").args(["path-info", "--all"]).ok();
-        let found = sorted(all.lines().filter(|path| path.ends_with(end)));
-        assert_eq!(found.len(), 1, "{end}: {found:?}");
-        found.concat()
-    }
-
-    /// The store path of a source that has this file in it, and no flake.
-    pub(super) fn source_with(&self, file: &str) -> String {
-        let all = self.machine.command("nix").args(["path-info", "--all"]).ok();
-        let has = |path: &str| {
-            let path: PathBuf = self.machine.path(path);
-            path.join(file).exists()
-        };
-        let found = sorted(all.lines().filter(|path| path.ends_with("-source") && has(path)));
-        assert_eq!(found.len(), 1, "{file}: {found:?}");
-        found.concat()
-    }
-}
-
-/// A trace, written by hand.
-pub(super) struct HandWritten {
-    pub(super) header: BTreeMap<&'static str, Value>,
-    pub(super) lines: Vec<Value>,
-}
-
-impl HandWritten {
-    pub(super) fn new(command: &[&str]) -> Self {
-        let header = BTreeMap::from([
-            ("ferryTrace", json!(1)),
-            ("storeDir", json!("/nix/store")),
-            ("command", json!(command)),
-            ("workingDirectory", json!(PROJECT)),
-            ("environment", json!({})),
-        ]);
-        Self { header, lines: Vec::new() }
-    }
-
-    pub(super) fn need(&mut self, path: &str, why: &str) {
-        self.lines.push(json!({ "need": path, "why": why }));
-    }
-
-    pub(super) fn output(&mut self, path: &str, derivation: &str) {
-        let of = format!("{derivation}^out");
-        self.lines.push(json!({ "need": path, "why": "import-from-derivation", "outputOf": of }));
-    }
-
-    pub(super) fn outside(&mut self, what: &str, why: &str) {
-        self.lines.push(json!({ "outside": what, "why": why }));
-    }
-
-    pub(super) fn root(&mut self, path: &str) {
-        self.lines.push(json!({ "root": path }));
-    }
-
-    pub(super) fn write(&self, machine: &Machine, file: &str) {
-        let mut lines = vec![json!(self.header)];
-        lines.extend(self.lines.iter().cloned());
-        lines.push(json!({ "end": true, "complete": true }));
-        let lines: Vec<String> = lines.iter().map(Value::to_string).collect();
-        machine.write(file, lines.join("\n") + "\n");
     }
 }

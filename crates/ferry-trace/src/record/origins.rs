@@ -23,6 +23,10 @@ impl Classifier<'_> {
         self.witness.evaluated.extend(named);
         let mut wave: Vec<PathBuf> = self.witness.evaluated.iter().cloned().collect();
         while let Some(file) = wave.pop() {
+            if self.evaluation.is_pure && self.in_store(&file).is_some() {
+                // It can name nothing but what lies beside it.
+                continue;
+            }
             let mut found = Found::default();
             scan::file(&self.readable(&file), &mut found);
             if !self.witness.has_spoken {

@@ -4,12 +4,15 @@
 //! length, depth and name, and refuses names that are empty, `.`, `..`, hold a `/` or a NUL, or
 //! are out of order. On top of it stand the few shapes of NAR that are built in memory.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::path::Path;
 
 pub use nix_archive::nar::{Encoder, Error, Event, FileContents, ReadEvent};
 
 use nix_archive::nar::CaseHack;
+
+use crate::NarHash;
+use crate::hash::NarHasher;
 
 /// Longest name that a directory can hold, in bytes (`NAME_MAX`).
 const MAX_NAME: usize = 255;
@@ -59,6 +62,36 @@ fn check_event<C>(event: &Event<'_, C>) -> Result<(), Error> {
 /// When the tree cannot be read, changes meanwhile, or holds something that a NAR cannot.
 pub fn dump(path: &Path, writer: &mut impl Write) -> Result<(), Error> {
     nix_archive::nar::encode_path(writer, path, CaseHack::Disabled)
+}
+
+/// Hash and size of the NAR of a file tree, which may have `longest` bytes.
+///
+/// # Errors
+/// As [`dump`], and when it is longer.
+pub fn hash(path: &Path, longest: u64) -> Result<(NarHash, u64), Error> {
+    let mut hashing = Hashing { hasher: NarHasher::default(), longest };
+    dump(path, &mut hashing)?;
+    let size = hashing.hasher.size();
+    Ok((hashing.hasher.finish(), size))
+}
+
+struct Hashing {
+    hasher: NarHasher,
+    longest: u64,
+}
+
+impl Write for Hashing {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.hasher.update(bytes);
+        if self.hasher.size() > self.longest {
+            return Err(io::Error::other(format!("its NAR is longer than {} bytes", self.longest)));
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// The NAR of one plain file: that of every `.drv`.

@@ -3,6 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::collections::BTreeMap;
+use std::io::Write;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -142,4 +145,32 @@ fn a_daemon_that_is_not_there_is_an_evaluator_that_fails() {
     command.env("NIX_REMOTE", &address).fails();
     assert_eq!(proxy.finish(Duration::from_secs(30)), 0);
     assert!(heard.lock().unwrap().is_empty());
+}
+
+#[test]
+fn clients_that_die_are_no_trouble_for_others() {
+    let Some(world) = World::open() else { return };
+    let machine = Machine::new(&world, NixVersion::V2_34);
+    let _daemon = machine.daemon();
+    let (proxy, heard, address) = recorder(&machine);
+    let socket = proxy.socket().to_owned();
+    for said in
+        [&b""[..], b"cxin", b"cxin\0\0\0\0", b"cxin\0\0\0\0\x26\x01\0\0\0\0\0\0\xff\xff\xff"]
+    {
+        // The path on the host may be too long for a socket.
+        let directory = std::fs::File::open(socket.parent().unwrap()).unwrap();
+        let short = format!("/proc/self/fd/{}/socket", directory.as_raw_fd());
+        let mut client = UnixStream::connect(short).unwrap();
+        client.write_all(said).unwrap();
+    }
+    // In the middle of what it adds.
+    machine.write("/data/add.sh", "head -c 30000000 /dev/zero | tr '\\0' x > large; nix-store --add large & sleep 0.01; kill -9 $!; wait");
+    for _ in 0..3 {
+        machine.command("bash").arg("/data/add.sh").env("NIX_REMOTE", &address).run();
+    }
+    let evaluate = machine.command("nix-instantiate").args(["--eval", "-E", "builtins.storeDir"]);
+    assert_eq!(evaluate.env("NIX_REMOTE", &address).ok(), "\"/nix/store\"");
+    assert_eq!(proxy.finish(Duration::from_secs(30)), 0);
+    // Nobody said anything that is not understood.
+    counts(&heard);
 }

@@ -3,11 +3,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use ferry_formats::hash::NarHasher;
 use ferry_formats::{NarHash, PathInfo, StoreDir, StorePath, content_address, derivation, nar};
 use sha2::{Digest as _, Sha256};
 
@@ -185,21 +184,5 @@ impl Store for UnregisteredStore {
 
 /// Hash and size of the NAR of a file tree.
 pub(crate) fn hash_tree(tree: &Path) -> std::result::Result<(NarHash, u64), nar::Error> {
-    let mut hasher = Hashing(NarHasher::default());
-    nar::dump(tree, &mut hasher)?;
-    let size = hasher.0.size();
-    Ok((hasher.0.finish(), size))
-}
-
-struct Hashing(NarHasher);
-
-impl Write for Hashing {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.update(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+    nar::hash(tree, u64::MAX)
 }

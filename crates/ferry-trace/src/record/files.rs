@@ -2,10 +2,8 @@
 //! copied.
 
 use std::fs;
-use std::io::{self, Write};
 use std::path::Path;
 
-use ferry_formats::hash::NarHasher;
 use ferry_formats::{NarHash, nar};
 
 /// Larger trees are not hashed, in bytes of their NARs.
@@ -14,22 +12,6 @@ const LARGEST: u64 = 1 << 30;
 const NO_SOURCES: [&str; 4] = ["/dev", "/proc", "/run", "/sys"];
 /// How many entries of a directory are compared: of one with more, nothing is said.
 const MOST_ENTRIES: usize = 1_000_000;
-
-struct Hashing(NarHasher);
-
-impl Write for Hashing {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.0.size() > LARGEST {
-            return Err(io::Error::other("too large to be compared"));
-        }
-        self.0.update(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
 
 /// Whether something can be a source: it is there, and no device, nor the whole of a machine.
 pub(super) fn may_be_source(path: &Path) -> bool {
@@ -41,9 +23,7 @@ pub(super) fn may_be_source(path: &Path) -> bool {
 
 /// The hash of a file or a tree as a NAR, if it can be read and is not too large.
 pub(super) fn nar_hash(path: &Path) -> Option<NarHash> {
-    let mut hashing = Hashing(NarHasher::default());
-    nar::dump(path, &mut hashing).ok()?;
-    Some(hashing.0.finish())
+    nar::hash(path, LARGEST).ok().map(|(hash, _)| hash)
 }
 
 /// Whether everything that is in `original` is in `copy` too, by the names.

@@ -23,6 +23,10 @@ impl Classifier<'_> {
         self.witness.evaluated.extend(named);
         let mut wave: Vec<PathBuf> = self.witness.evaluated.iter().cloned().collect();
         while let Some(file) = wave.pop() {
+            if self.evaluation.is_pure && self.in_store(&file).is_some() {
+                // It can name nothing but what lies beside it.
+                continue;
+            }
             let mut found = Found::default();
             scan::file(&self.readable(&file), &mut found);
             if !self.witness.has_spoken {
@@ -69,6 +73,17 @@ impl Classifier<'_> {
         let copies: BTreeSet<StorePath> = self.heard.copies.iter().cloned().collect();
         for path in copies {
             if self.origins.contains_key(&path) || self.inputs.contains_key(&path) {
+                continue;
+            }
+            // A local repository, of which the tracked files were copied.
+            let copy = self.real(&path);
+            let is_repository = |candidate: &&PathBuf| {
+                candidate.join(".git").exists() && files::is_all_of(candidate, &copy)
+            };
+            let repository = candidates.iter().find(is_repository);
+            if let Some(place) = repository.filter(|_| path.name() == "source") {
+                let what = format!("«git+file://{}»", place.display());
+                self.origins.insert(path, Origin::Cached(what));
                 continue;
             }
             let hash = self.heard.paths.get(&path).and_then(|seen| seen.nar_hash);

@@ -19,6 +19,8 @@ const MOST_WARNINGS: usize = 20;
 pub(super) struct Outsides {
     files: BTreeMap<PathBuf, Outside>,
     cached: Vec<Outside>,
+    /// What `<name>` was found in, links or not.
+    looked_up: Vec<PathBuf>,
     /// Store objects from which something was copied.
     pub(super) objects: Vec<StorePath>,
 }
@@ -88,6 +90,8 @@ impl Classifier<'_> {
         for file in &evaluated {
             if let Some(object) = self.in_store(file) {
                 self.need(Need::new(object, Why::NixFile));
+            } else if self.leads_into_store(file) {
+                continue;
             } else if file.exists() && !self.outside.has_above(file) {
                 self.outside.put(file, Why::NixFile).nar_hash = files::nar_hash(file);
             }
@@ -111,8 +115,30 @@ impl Classifier<'_> {
         self.witness.evaluated = evaluated;
     }
 
+    /// Takes a link that leads into the store, with the object that it leads to, if a path goes
+    /// through one.
+    fn leads_into_store(&mut self, path: &Path) -> bool {
+        let real = fs::canonicalize(path).ok();
+        let Some(object) = real.and_then(|real| self.in_store(&real)) else { return false };
+        self.need(Need::new(object, Why::NixFile));
+        // What is looked up is looked up in the store itself, the next time.
+        if !self.outside.looked_up.iter().any(|place| path.starts_with(place)) {
+            let is_the_link = |one: &&Path| {
+                let real = fs::canonicalize(one).ok();
+                one.is_symlink() && real.is_some_and(|real| self.in_store(&real).is_some())
+            };
+            if let Some(link) = path.ancestors().find(is_the_link) {
+                self.outside.put(link, Why::Path).nar_hash = files::nar_hash(link);
+            }
+        }
+        true
+    }
+
     /// A file or directory that an expression names, and that may have been read.
     fn named(&mut self, path: &Path) {
+        if self.in_store(path).is_none() && path.exists() && self.leads_into_store(path) {
+            return;
+        }
         let is_directory = path.is_dir() && !path.is_symlink();
         // Whether an expression was evaluated is known.
         let is_expression = path.extension().is_some_and(|end| end == "nix");
@@ -140,6 +166,7 @@ impl Classifier<'_> {
             if self.witness.has_spoken && !is_evaluated(&real) && !is_evaluated(&directory) {
                 continue;
             }
+            self.outside.looked_up.push(directory.clone());
             let shown = directory.display();
             let (why, what) = match directory.to_string_lossy().contains("/channels") {
                 true => ("channel", "a channel"),

@@ -222,7 +222,8 @@ fn evaluate_elsewhere(project: &Project, world: &World, trace: &Trace, command: 
     let evaluate = format!("cp -a /data/cache /tmp/cache; {command} 2>/dev/null");
     let mut script = String::new();
     for need in &needs {
-        script += &format!("{fresh} nix-store --delete {need} >/dev/null 2>&1\n");
+        // What stands in somebody's environment is alive.
+        script += &format!("{fresh} nix-store --delete --ignore-liveness {need} >/dev/null 2>&1\n");
         script += &format!("if ({evaluate}) >/dev/null; then echo superfluous {need}; fi\n");
     }
     for path in &takings {
@@ -232,8 +233,9 @@ fn evaluate_elsewhere(project: &Project, world: &World, trace: &Trace, command: 
     }
     script += &format!("{fresh} rm -rf /tmp/cache; cp -a /data/cache /tmp/cache; {command}\n");
     let script = format!("cd /data\n{script}");
+    let search_path = trace.lines[0]["environment"]["NIX_PATH"].as_str().unwrap_or_default();
     let ran = there.command("bash").args(["-c", &script]);
-    let ran = ran.env("XDG_CACHE_HOME", "/tmp/cache").env("NIX_PATH", "library=/data/library");
+    let ran = ran.env("XDG_CACHE_HOME", "/tmp/cache").env("NIX_PATH", search_path);
     let outcome = ran.env("NIX_CONFIG", "eval-cache = false").run();
     let mut superfluous = Vec::new();
     let mut result = String::new();
@@ -376,4 +378,60 @@ fn sets_are_complete_with_the_recordings_that_are_kept() {
     assert!(
         kept.into_iter().all(|name| name.ends_with(".trace") || name.ends_with(".trace.cache"))
     );
+}
+
+#[test]
+fn a_flake_in_a_repository_takes_the_repository() {
+    let Some(world) = World::open() else { return };
+    for version in NixVersion::ALL {
+        let project = Project::new(&world, version);
+        let machine = &project.machine;
+        let git = "git -c user.email=a@b -c user.name=n";
+        let script = format!(
+            "cd /data/flake; git init -q .; echo untracked > untracked; git add flake.nix module.nix source
+             nix flake lock; git add flake.lock; {git} commit -qm first; echo 'changed' > source/file"
+        );
+        shell(machine, &script).online().ok();
+        let trace = project.trace(&["/data/flake#made"]);
+        assert!(trace.is_complete(), "Nix {version}: {:?}", trace.lines);
+        assert_eq!(trace.named("outside"), pairs(&[("/data/flake", "flake")]), "Nix {version}");
+        let whys: BTreeSet<String> = trace.named("need").into_iter().map(|need| need.1).collect();
+        assert_eq!(whys, BTreeSet::from(["flake-input".to_owned()]), "Nix {version}");
+        let evaluate = "nix path-info --derivation /data/flake#made";
+        let there = evaluate_elsewhere(&project, &world, &trace, evaluate);
+        let root = trace.all("root").into_keys().next().unwrap();
+        assert_eq!(there.result, root, "Nix {version}:\n{}", there.told);
+        assert_eq!(there.superfluous, [] as [&str; 0], "Nix {version}, of {}", there.tried);
+    }
+}
+
+#[test]
+fn what_links_and_channels_lead_to_in_the_store_is_needed() {
+    let Some(world) = World::open() else { return };
+    for version in NixVersion::ALL {
+        let project = Project::new(&world, version);
+        let machine = &project.machine;
+        machine.write("/data/channels/chosen/default.nix", "{ c = import ./more.nix; }");
+        machine.write("/data/channels/chosen/more.nix", "\"of a channel\"");
+        machine.write(
+            "/data/q/top.nix",
+            "derivation { name = \"linked\"; system = \"x\"; builder = \"x\"; \
+             a = (import <chosen>).c; b = builtins.readFile ./result/file; }",
+        );
+        let script = "ln -s $(nix-store --add /data/channels) /data/profile
+                      ln -s $(nix-store --add /data/p/source) /data/q/result";
+        shell(machine, script).ok();
+        let command = ferry(machine, ["trace", "--file", "/data/q/top.nix", "-o", "/data/x.trace"]);
+        command.env("NIX_PATH", "/data/nothing:/data/profile").succeed();
+        let trace = Trace::read(machine, "/data/x.trace");
+        let names: BTreeSet<String> = trace.named("need").into_iter().map(|need| need.0).collect();
+        assert_eq!(names, BTreeSet::from(["channels".to_owned(), "source".to_owned()]));
+        let outside = pairs(&[("/data/q/top.nix", "nix-file"), ("/data/q/result", "path")]);
+        assert_eq!(trace.named("outside"), outside, "Nix {version}");
+        let evaluate = "nix-instantiate /data/q/top.nix";
+        let there = evaluate_elsewhere(&project, &world, &trace, evaluate);
+        let root = trace.all("root").into_keys().next().unwrap();
+        assert_eq!(there.result, root, "Nix {version}:\n{}", there.told);
+        assert_eq!(there.superfluous, [] as [&str; 0], "Nix {version}, of {}", there.tried);
+    }
 }

@@ -36,7 +36,8 @@
       lib = {
         mkBinaryCache = function "mkBinaryCache";
         mkBundle = function "mkBundle";
-      };
+      }
+      // import ./nix/lib.nix { };
 
       checks = each (
         system: pkgs: {

@@ -1,4 +1,5 @@
-# Nix Ferry in Nix expressions: the package, and what it makes inside builds (docs/nix.md).
+# Nix Ferry in Nix expressions: the package, what it makes inside builds, and functions that tell
+# what derivations need (docs/nix.md).
 #
 #     (import ./nix { }).mkBinaryCache { rootPaths = [ … ]; }
 #
@@ -12,3 +13,4 @@
   inherit ferry;
 }
 // import ./functions.nix { inherit ferry system; }
+// import ./lib.nix { inherit system; }

@@ -47,10 +47,12 @@ let
         --zsh <($out/bin/ferry completions zsh)
     '';
 
-    passthru = import ./functions.nix {
-      ferry = package;
-      inherit (stdenv.hostPlatform) system;
-    };
+    passthru =
+      import ./functions.nix {
+        ferry = package;
+        inherit (stdenv.hostPlatform) system;
+      }
+      // import ./lib.nix { inherit (stdenv.hostPlatform) system; };
 
     meta = {
       inherit (manifest.workspace.package) description;

@@ -3,6 +3,8 @@
 //!
 //! Written from `docs/bundle-format.md`, and shares no code with the crate under test.
 
+pub mod dialogue;
+
 use std::collections::HashSet;
 use std::io::Cursor;
 use std::path::Path;
@@ -11,6 +13,7 @@ use ferry_bundle::{Bundle, list_nar, verify};
 use ferry_formats::{ContentAddress, NarHash, PathInfo, StoreDir, StorePath, nar};
 use ferry_store::Store as _;
 use ferry_store::export::ExportStream;
+use ferry_store::facts::{Trace, Unfinished};
 use ferry_store::inventory::Inventory;
 use ferry_store::progress::Silent;
 use ferry_store::trust::TrustPolicy;
@@ -250,4 +253,21 @@ pub fn export_stream(bytes: &[u8]) {
         Ok(())
     });
     assert!(read.is_ok(), "{read:?}");
+}
+
+/// Reads a recorded evaluation. One that is whole is the same where it may be unfinished; and what
+/// is cut off of it makes it no other that is whole.
+pub fn trace(bytes: &[u8]) {
+    let read = |bytes, unfinished| Trace::parse("fuzz", bytes, &StoreDir::default(), unfinished);
+    let taken = read(bytes, Unfinished::Accept);
+    let Ok(whole) = read(bytes, Unfinished::Refuse) else {
+        assert!(!taken.is_ok_and(|taken| taken.is_complete()));
+        return;
+    };
+    assert_eq!(format!("{whole:?}"), format!("{:?}", taken.expect("whole is more than enough")));
+    let lines = bytes.iter().filter(|byte| **byte == b'\n').count();
+    let facts = whole.needs().len() + whole.outside().len() + whole.roots().len();
+    assert!(facts + whole.incomplete_reasons().len() + 1 <= lines);
+    let last = bytes.trim_ascii_end().iter().rposition(|byte| *byte == b'\n').expect("two lines");
+    assert!(read(&bytes[..=last], Unfinished::Refuse).is_err());
 }

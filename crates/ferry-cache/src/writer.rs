@@ -141,12 +141,16 @@ impl CacheWriter {
     }
 
     fn hand_over(&mut self, job: Job) -> Result<()> {
-        if let Some(error) = lock(&self.shared.failure).take() {
-            return Err(error);
-        }
+        self.go_on()?;
         let taken = self.jobs.as_ref().is_some_and(|jobs| jobs.send(job).is_ok());
         // Otherwise all of the others have given up.
         if taken { Ok(()) } else { Err(self.failure()) }
+    }
+
+    /// Whether all is well so far.
+    fn go_on(&self) -> Result<()> {
+        let failure = lock(&self.shared.failure).take();
+        failure.map_or(Ok(()), Err)
     }
 
     /// Why the other threads have given up.
@@ -167,10 +171,8 @@ impl CacheWriter {
         if ended.iter().any(std::result::Result::is_err) {
             return Err(self.failure());
         }
-        match lock(&self.shared.failure).take() {
-            Some(error) => Err(error),
-            None => publisher.ok_or_else(|| self.failure()),
-        }
+        self.go_on()?;
+        publisher.ok_or_else(|| self.failure())
     }
 }
 

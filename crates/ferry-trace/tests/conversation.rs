@@ -272,6 +272,27 @@ fn what_is_not_understood_is_passed_on_as_it_is() {
 }
 
 #[test]
+fn what_has_no_end_is_not_kept() {
+    let endless = bytes().n(2).n(1 << 40);
+    let mut dialogue = vec![
+        client(bytes().n(CLIENT).n(v(39))),
+        daemon(bytes().n(DAEMON).n(v(39))),
+        client(Bytes([endless.0, vec![7; 70_000]].concat())),
+    ];
+    let events = |dialogue: &[Said]| {
+        let whole = events(dialogue, usize::MAX);
+        assert_eq!(events(dialogue, 1), whole);
+        whole
+    };
+    assert_eq!(events(&dialogue), [Event::LostTrack(LostTrack::Greeting)]);
+    dialogue = greeting(37);
+    let asked = (0..1001).fold(bytes(), |asked, _| asked.n(1).t("/nix/store/a"));
+    dialogue.push(client(asked));
+    dialogue.push(daemon(bytes().n(LAST).n(1)));
+    assert_eq!(events(&dialogue)[1..], [Event::LostTrack(LostTrack::Unanswered)]);
+}
+
+#[test]
 fn every_operation_has_a_number_of_its_own() {
     let all = ferry_trace::protocol::operations::ALL;
     for operation in all {

@@ -304,7 +304,7 @@ fn missing_hint(missing: &Missing) -> Option<String> {
             "name its `.drv`, or take the path itself with --set runtime or --also"
         }
         Missing::Output(_) => "build it first, and name its path",
-        Missing::Evaluation(_) => "give a recorded evaluation of it with --trace",
+        Missing::Evaluation(_) => "record it with `ferry trace`, or name a recording with --trace",
         _ => return None,
     };
     Some(hint.to_owned())

@@ -107,7 +107,7 @@ impl<'a> Queries<'a> {
         for derivation in self.explorer.unrecorded() {
             talk.say(format!(
                 "no evaluation of {derivation} was recorded: what evaluating it needs is not in \
-                 the answer (--trace)"
+                 the answer (`ferry trace` records it; --trace names a recording)"
             ));
         }
     }

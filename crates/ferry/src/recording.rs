@@ -17,7 +17,7 @@ use ferry_store::trust::TrustPolicy;
 use ferry_store::uri::{OpenStore, Purpose, StoreUri};
 use ferry_trace::proxy::Upstream;
 use ferry_trace::record::{
-    Evaluation, RecordedEvaluation, Recording, Shown, Witness, without_colours,
+    Evaluation, RecordedEvaluation, Recording, Shown, Verbosity, Witness, without_colours,
 };
 
 use crate::context::Context;
@@ -227,13 +227,15 @@ impl<'a> Recorder<'a> {
             stdout.map_or(Ok(0), |mut out| out.read_to_end(&mut printed)).map(|_| printed)
         });
         let mut witness = Witness::new();
-        let more = u64::from(self.context.verbose);
+        // Of Nix's commands, only the new ones keep to themselves what builders say.
+        let build_logs = command.get_program() != "nix";
+        let verbosity = Verbosity { more: u64::from(self.context.verbose), build_logs };
         if let Some(stderr) = child.stderr.take() {
             let mut lines = BufReader::new(stderr);
             let mut line = Vec::new();
             while lines.read_until(b'\n', &mut line).map_err(failed)? > 0 {
                 let text = line.strip_suffix(b"\n").unwrap_or(&line);
-                if let Shown::Text(text) = witness.line(text, more) {
+                if let Shown::Text(text) = witness.line(text, verbosity) {
                     tell(&text);
                 }
                 line.clear();

@@ -2,9 +2,12 @@
 
 use std::fs;
 
+use ferry_formats::narinfo;
 use ferry_store::Store;
 
-use crate::support::{address, all, chain, copy_all, count_whole, failing, new_store, open};
+use crate::support::{
+    Hooked, Objects, address, all, chain, copy_all, count_whole, failing, new_store, open, path,
+};
 
 #[test]
 fn what_was_copied_before_a_failure_stays_and_the_next_copy_goes_on() {
@@ -23,6 +26,33 @@ fn what_was_copied_before_a_failure_stays_and_the_next_copy_goes_on() {
         copy_all(&open(&place), &new_store(root.path())).unwrap();
         assert_eq!(all(&new_store(root.path())), all(&store));
     }
+}
+
+#[test]
+fn a_file_that_cannot_get_its_place_ends_a_copy_that_goes_on_for_long() {
+    let mut objects = Objects::new();
+    for number in 0..6000_u32 {
+        objects.add(&format!("p{number}"), &number.to_le_bytes(), &[]);
+    }
+    let store = objects.store();
+    let directory = tempfile::tempdir().unwrap();
+    let obstacle = directory.path().join(narinfo::file_name(&path("p4000"))).join("in the way");
+    // Nobody saw it when the copy began, and there is much more to come when it is found.
+    let before = |read| {
+        if read == 100 {
+            fs::create_dir_all(&obstacle).unwrap();
+        }
+        Ok(())
+    };
+    let source = Hooked { store: &store, before: Box::new(before) };
+    let place = address(directory.path(), "compression=none");
+    let error = copy_all(&source, &open(&place)).unwrap_err().to_string();
+    assert!(error.contains(&narinfo::file_name(&path("p4000"))), "{error}");
+    fs::remove_dir_all(obstacle.parent().unwrap()).unwrap();
+    assert!(count_whole(directory.path()) < 6000);
+    let report = copy_all(&store, &open(&place)).unwrap();
+    assert_eq!(report.added + report.present, 6000);
+    assert_eq!(count_whole(directory.path()), 6000);
 }
 
 #[test]

@@ -3,9 +3,12 @@
 use std::io::{self, BufReader, Read};
 use std::path::PathBuf;
 
-use ferry_formats::StoreDir;
+use ferry_formats::{NarHash, StoreDir};
 use ferry_graph::{Explorer, Kind, NodeSet};
-use ferry_store::facts::{Trace, TraceError, Unfinished, Why};
+use ferry_store::facts::{
+    Added, Need, OutputOf, Outside, Recorded, Trace, TraceError, TraceHeader, Unfinished, Warning,
+    Why,
+};
 
 use crate::support::{explorer, parse as path};
 
@@ -163,6 +166,61 @@ fn lines_that_were_lost_in_the_middle_are_noticed() {
         let error = parse(text.join("\n").as_bytes(), Unfinished::Accept).unwrap_err();
         assert!(error.to_string().contains("lines between"), "{error}");
     }
+}
+
+#[test]
+fn what_is_written_is_read_again() {
+    let mut fetched = Need::new(path(SOURCE), Why::Fetch);
+    fetched.url = Some("https://example.org/a \u{1f6a2}\n\"b\"".to_owned());
+    fetched.rev = Some("0123".to_owned());
+    let mut imported = Need::new(path(NAMES), Why::ImportFromDerivation);
+    let outputs = vec!["out".to_owned(), "dev".to_owned()];
+    imported.output_of = Some(OutputOf { derivation: path(NAMES_DRV), outputs });
+    let mut input = Need::new(path(LATER), Why::FlakeInput);
+    input.node = Some("nixpkgs_2".to_owned());
+    let from = Some("/home/user/builder.sh".to_owned());
+    let mut source = Outside::new("/home/user/source".to_owned(), Why::Source);
+    source.copy = Some(path(SOURCE));
+    let mut file = Outside::new("/home/user/release.nix".to_owned(), Why::NixFile);
+    file.nar_hash = Some(NarHash::of(b"nar"));
+    let recorded = Recorded {
+        header: TraceHeader {
+            evaluator: Some("nix-instantiate (Nix) 2.26.3".to_owned()),
+            command: vec!["nix-instantiate".to_owned(), "-A".to_owned(), String::new()],
+            working_directory: Some("/home/user".to_owned()),
+            environment: [("NIX_PATH".to_owned(), "a=/b:/c".to_owned())].into(),
+            protocol: Some("1.38".to_owned()),
+            system: Some("x86_64-linux".to_owned()),
+            recorder: None,
+        },
+        roots: vec![path(RELEASE)],
+        needs: vec![fetched, imported, input],
+        added: vec![Added { path: path(BUILDER), why: Why::Text, from }],
+        outside: vec![source, file, Outside::new("nix/gitv3/x".to_owned(), Why::FetcherCache)],
+        warnings: vec![Warning {
+            text: "what time is it?".to_owned(),
+            why: "current-time".to_owned(),
+        }],
+        incomplete: Vec::new(),
+    };
+    let write = |recorded: &Recorded| {
+        let mut written = Vec::new();
+        recorded.write_to(&mut written, &StoreDir::default()).unwrap();
+        written
+    };
+    let trace = parse(&write(&recorded), Unfinished::Refuse).unwrap();
+    assert_eq!(trace.recorded(), &recorded);
+    assert!(trace.is_complete());
+    let missed = Recorded { incomplete: vec!["a line".to_owned()], ..recorded };
+    let trace = parse(&write(&missed), Unfinished::Refuse).unwrap();
+    assert_eq!(trace.recorded(), &missed);
+    assert!(!trace.is_complete());
+
+    let directory = tempfile::tempdir().unwrap();
+    let place = directory.path().join("new/x.trace");
+    missed.write(&place, &StoreDir::default()).unwrap();
+    assert_eq!(std::fs::read(&place).unwrap(), write(&missed));
+    assert_eq!(std::fs::read_dir(place.parent().unwrap()).unwrap().count(), 1);
 }
 
 #[test]

@@ -8,12 +8,10 @@
 use std::borrow::Cow;
 use std::collections::VecDeque;
 
-use thiserror::Error;
-
 use super::grammar::{Item, TEXTS};
+use super::lost_track::{LONGEST_GREETING, LostTrack, MOST_UNANSWERED};
 use super::message;
 use super::passed::Passed;
-use super::reader::Malformed;
 use super::{
     BY_PATH, CLIENT_MAGIC, DAEMON_MAGIC, NEWEST, OLDEST, Operation, Reader, Value, Version,
 };
@@ -49,40 +47,6 @@ pub enum Outcome {
     },
     /// What the daemon complained of; nothing if that is too long.
     Error(Vec<u8>),
-}
-
-/// Why a connection is no longer understood.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[non_exhaustive]
-pub enum LostTrack {
-    /// The client does not greet as Nix does.
-    #[error("the client does not speak Nix's worker protocol")]
-    Client,
-    /// The daemon does not greet as Nix does.
-    #[error("the daemon does not speak Nix's worker protocol")]
-    Daemon,
-    /// A version too old, or of another kind.
-    #[error("version {}.{} of the protocol is not understood", .0 >> 8, .0 & 0xff)]
-    Version(u64),
-    /// An operation that is not known.
-    #[error("operation {0} is not known")]
-    Operation(u64),
-    /// A message of the daemon of a kind that is not known.
-    #[error("the daemon sent a message of an unknown kind, {0:#x}")]
-    Message(u64),
-    /// The daemon says something, and was asked nothing.
-    #[error("the daemon answered what it was not asked")]
-    Unasked,
-    /// Something in a message.
-    #[error("{side}, {what}: {source}")]
-    Malformed {
-        /// Whose message it is.
-        side: &'static str,
-        /// What is being said.
-        what: &'static str,
-        /// What is wrong with it.
-        source: Malformed,
-    },
 }
 
 /// The first minor version in which both sides exchange features.
@@ -217,7 +181,14 @@ impl Conversation {
         let mut passed = Passed { changed: None, same: bytes };
         while !self.has_lost_track {
             let before = input;
-            let outcome = step(self, &mut input, events);
+            let outcome = match (step(self, &mut input, events), held(self)) {
+                (Ok(Step::NeedsMore), Some(held))
+                    if held.len() + before.len() > LONGEST_GREETING =>
+                {
+                    Err(LostTrack::Greeting)
+                }
+                (outcome, _) => outcome,
+            };
             match outcome {
                 Ok(Step::Done) => {}
                 Ok(Step::NeedsMore) => {
@@ -293,6 +264,9 @@ impl Conversation {
             ClientStep::Settings | ClientStep::Data => self.client.step = ClientStep::Operation,
             ClientStep::Operation => {
                 let operation = Operation::find(number).ok_or(LostTrack::Operation(number))?;
+                if self.asked.len() >= MOST_UNANSWERED {
+                    return Err(LostTrack::Unanswered);
+                }
                 self.asked.push_back(Asked { operation, arguments: Vec::new() });
                 self.client.step = ClientStep::Request(operation);
             }

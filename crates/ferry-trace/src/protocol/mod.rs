@@ -11,13 +11,15 @@
 
 pub mod conversation;
 pub mod grammar;
+mod lost_track;
 mod message;
 mod nar;
 pub mod operations;
 mod passed;
 pub mod reader;
 
-pub use conversation::{Conversation, Event, LostTrack, Outcome};
+pub use conversation::{Conversation, Event, Outcome};
+pub use lost_track::LostTrack;
 pub use operations::Operation;
 pub use reader::{Reader, Value};
 

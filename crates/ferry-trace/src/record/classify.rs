@@ -9,11 +9,10 @@ use ferry_store::facts::{Added, Need, OutputOf, Recorded, Why};
 
 use super::Evaluation;
 use super::cache::{self, Wanted};
-use super::files;
 use super::heard::{First, Heard, Method, Realised, Seen};
 use super::lock::{self, Input};
 use super::outside::Outsides;
-use super::scan::{self, Found};
+use super::scan::Found;
 use super::witness::{Origin, Witness};
 
 /// The first version that fetches into repositories of its own.
@@ -25,13 +24,13 @@ pub(super) struct Classifier<'a> {
     pub(super) witness: Witness,
     pub(super) store_dir: &'a StoreDir,
     pub(super) store: &'a dyn Store,
-    cache: &'a Path,
+    pub(super) cache: &'a Path,
     /// What expressions name.
     pub(super) found: Found,
     /// The inputs in lock files.
-    inputs: HashMap<StorePath, Input>,
+    pub(super) inputs: HashMap<StorePath, Input>,
     /// What was copied into the store, and from where.
-    origins: HashMap<StorePath, Origin>,
+    pub(super) origins: HashMap<StorePath, Origin>,
     /// Store paths about which something is said.
     pub(super) known: HashSet<StorePath>,
     pub(super) facts: Recorded,
@@ -77,6 +76,7 @@ impl<'a> Classifier<'a> {
         }
         self.files();
         self.leave_out_references();
+        self.name_downloads();
         let without: Vec<String> =
             self.inputs.values().filter_map(|input| input.repository.clone()).collect();
         for entry in cache::entries(self.cache, self.wanted, &without) {
@@ -128,89 +128,12 @@ impl<'a> Classifier<'a> {
         }
     }
 
-    fn look_at_expressions(&mut self) {
-        let directory = self.evaluation.header.working_directory.clone().unwrap_or_default();
-        for text in std::mem::take(&mut self.evaluation.expressions) {
-            scan::text(&text, Path::new(&directory), &mut self.found);
-        }
-        let named = std::mem::take(&mut self.evaluation.files);
-        self.witness.evaluated.extend(named);
-        let mut wave: Vec<PathBuf> = self.witness.evaluated.iter().cloned().collect();
-        while let Some(file) = wave.pop() {
-            let before = self.found.paths.clone();
-            scan::file(&self.readable(&file), &mut self.found);
-            if self.witness.has_spoken {
-                continue;
-            }
-            // Nobody has said what was evaluated: perhaps what this file names.
-            for path in self.found.paths.difference(&before) {
-                let path = if path.is_dir() { path.join("default.nix") } else { path.clone() };
-                let is_expression = path.extension().is_some_and(|end| end == "nix");
-                if is_expression && path.is_file() && self.witness.evaluated.insert(path.clone()) {
-                    wave.push(path);
-                }
-            }
-        }
-    }
-
     fn read_locks(&mut self) {
         let flake = self.evaluation.flake.iter().cloned();
         let sources = self.heard.order.iter().filter(|path| path.name() == "source");
         let directories: Vec<PathBuf> = flake.chain(sources.map(|path| self.real(path))).collect();
         for directory in directories {
             lock::read(&directory.join("flake.lock"), self.store_dir, &mut self.inputs);
-        }
-    }
-
-    /// Finds out where everything that was copied came from.
-    fn find_origins(&mut self) {
-        let is_paired = self.witness.copies.len() == self.heard.copies.len();
-        if is_paired {
-            let pairs = self.heard.copies.iter().zip(&self.witness.copies);
-            for (path, origin) in pairs {
-                self.origins.entry(path.clone()).or_insert_with(|| origin.clone());
-            }
-        }
-        for (from, to) in &self.witness.copied {
-            if let Ok(path) = self.store_dir.parse_path(to.as_bytes()) {
-                self.origins.entry(path).or_insert_with(|| Origin::File(from.clone()));
-            }
-        }
-        if is_paired && !self.witness.copies.is_empty() {
-            return;
-        }
-        // By what they are called, or by what is in them.
-        let mut candidates = self.witness.directories.clone();
-        candidates.extend(self.evaluation.flake.clone());
-        candidates.extend(self.found.paths.iter().filter(|path| path.exists()).cloned());
-        let mut hashes = HashMap::new();
-        let has_fetched = cache::has_fetched(self.cache);
-        let copies: BTreeSet<StorePath> = self.heard.copies.iter().cloned().collect();
-        for path in copies {
-            if self.origins.contains_key(&path) || self.inputs.contains_key(&path) {
-                continue;
-            }
-            let hash = self.heard.paths.get(&path).and_then(|seen| seen.nar_hash);
-            let mut is_same = |candidate: &&PathBuf| {
-                let found = hashes
-                    .entry((*candidate).clone())
-                    .or_insert_with(|| files::nar_hash(&self.readable(candidate)));
-                hash.is_some() && *found == hash
-            };
-            let is_called = |candidate: &&PathBuf| {
-                candidate.file_name().is_some_and(|name| name == path.name())
-            };
-            let (called, others): (Vec<&PathBuf>, Vec<&PathBuf>) =
-                candidates.iter().partition(is_called);
-            // One of another content and the same name was filtered; but fetchers call everything
-            // `source`.
-            let found = called.iter().copied().find(&mut is_same);
-            let may_be_fetched = path.name() == "source" && has_fetched;
-            let found = found.or(called.first().copied().filter(|_| !may_be_fetched));
-            let found = found.or_else(|| others.iter().copied().find(&mut is_same));
-            if let Some(from) = found {
-                self.origins.insert(path, Origin::File(from.clone()));
-            }
         }
     }
 
@@ -308,7 +231,7 @@ impl<'a> Classifier<'a> {
     /// Whether an expression names a store path.
     fn names(&self, path: &StorePath) -> bool {
         let place = PathBuf::from(self.store_dir.render_path(path));
-        [&self.found.paths, &self.found.mentioned].into_iter().any(|paths| {
+        [&self.found.paths, &self.found.absolute, &self.found.mentioned].into_iter().any(|paths| {
             paths.range(place.clone()..).next().is_some_and(|one| one.starts_with(&place))
         })
     }

@@ -8,6 +8,10 @@ use std::path::Path;
 use ferry_formats::hash::NarHasher;
 use ferry_formats::{NarHash, nar};
 
+/// Larger trees are not hashed, in bytes of their NARs.
+const LARGEST: u64 = 1 << 30;
+/// Directories that are not made of files that somebody wrote.
+const NO_SOURCES: [&str; 4] = ["/dev", "/proc", "/run", "/sys"];
 /// How many entries of a directory are compared: of one with more, nothing is said.
 const MOST_ENTRIES: usize = 1_000_000;
 
@@ -15,6 +19,9 @@ struct Hashing(NarHasher);
 
 impl Write for Hashing {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.0.size() > LARGEST {
+            return Err(io::Error::other("too large to be compared"));
+        }
         self.0.update(bytes);
         Ok(bytes.len())
     }
@@ -24,7 +31,15 @@ impl Write for Hashing {
     }
 }
 
-/// The hash of a file or a tree as a NAR, if it can be read.
+/// Whether something can be a source: it is there, and no device, nor the whole of a machine.
+pub(super) fn may_be_source(path: &Path) -> bool {
+    let is_known = path.ancestors().count() > 2 || path.is_file();
+    let kind = fs::symlink_metadata(path).map(|metadata| metadata.file_type());
+    let is_source = kind.is_ok_and(|kind| kind.is_dir() || kind.is_file() || kind.is_symlink());
+    is_known && is_source && !NO_SOURCES.iter().any(|place| path.starts_with(place))
+}
+
+/// The hash of a file or a tree as a NAR, if it can be read and is not too large.
 pub(super) fn nar_hash(path: &Path) -> Option<NarHash> {
     let mut hashing = Hashing(NarHasher::default());
     nar::dump(path, &mut hashing).ok()?;

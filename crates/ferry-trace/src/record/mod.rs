@@ -5,6 +5,7 @@ mod classify;
 mod files;
 mod heard;
 mod lock;
+mod origins;
 mod outside;
 mod scan;
 mod witness;
@@ -19,7 +20,7 @@ use ferry_store::facts::{Recorded, TraceError, TraceHeader, cache_beside};
 use tempfile::TempDir;
 use thiserror::Error;
 
-pub use self::witness::{Shown, Witness, without_colours};
+pub use self::witness::{Shown, Verbosity, Witness, without_colours};
 
 use self::classify::Classifier;
 use self::heard::Heard;

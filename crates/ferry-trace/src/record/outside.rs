@@ -72,7 +72,8 @@ impl Classifier<'_> {
         if is_whole {
             outside.nar_hash = seen.nar_hash;
             outside.copy = None;
-        } else if outside.nar_hash.is_none() {
+        } else if outside.nar_hash.is_none() && !is_flake {
+            // Of a flake, the lock file may be newer.
             outside.copy = Some(path.clone());
         }
     }
@@ -92,82 +93,100 @@ impl Classifier<'_> {
             }
         }
         let named = std::mem::take(&mut self.found.paths);
-        for path in named.iter().chain(&std::mem::take(&mut self.found.mentioned)) {
+        let absolute = std::mem::take(&mut self.found.absolute);
+        let mentioned = std::mem::take(&mut self.found.mentioned);
+        for path in named.iter().chain(&absolute).chain(&mentioned) {
             if let Some(object) = self.in_store(path)
                 && self.real(&object).exists()
             {
                 self.need(Need::new(object, Why::StorePath));
             }
         }
-        for path in named {
-            if self.in_store(&path).is_some() {
-                continue;
-            }
-            let Ok(metadata) = fs::symlink_metadata(&path) else { continue };
-            let is_expression = path.extension().is_some_and(|end| end == "nix");
-            if self.outside.has_above(&path)
-                || (metadata.is_dir() && self.outside.has_below(&path))
-                || (metadata.is_file() && is_expression)
-                || path.parent().is_none()
-            {
-                continue;
-            }
-            let hash = if metadata.is_dir() { None } else { files::nar_hash(&path) };
-            let outside = self.outside.put(&path, Why::Path);
-            outside.nar_hash = outside.nar_hash.or(hash);
-        }
+        // A directory that is named from the root on may be any.
+        let absolute = absolute.into_iter().filter(|path| !path.is_dir());
+        named.into_iter().chain(absolute).for_each(|path| self.named(&path));
         if let Some(flake) = self.evaluation.flake.clone() {
             self.outside.put(&flake, Why::Flake);
         }
         self.witness.evaluated = evaluated;
     }
 
-    /// What `<name>` stood for.
+    /// A file or directory that an expression names, and that may have been read.
+    fn named(&mut self, path: &Path) {
+        let is_directory = path.is_dir() && !path.is_symlink();
+        // Whether an expression was evaluated is known.
+        let is_expression = path.extension().is_some_and(|end| end == "nix");
+        if !files::may_be_source(path)
+            || self.in_store(path).is_some()
+            || self.outside.has_above(path)
+            || (is_directory && self.outside.has_below(path))
+            || (is_expression && !is_directory && !path.is_symlink())
+        {
+            return;
+        }
+        let hash = if is_directory { None } else { files::nar_hash(path) };
+        let outside = self.outside.put(path, Why::Path);
+        outside.nar_hash = outside.nar_hash.or(hash);
+    }
+
+    /// What `<name>` stood for; and a `NIX_PATH` in which that, and nothing else, is found again.
     fn look_ups(&mut self) {
         let search_path = std::mem::take(&mut self.evaluation.search_path);
-        let mut directories: Vec<PathBuf> = Vec::new();
-        for name in &self.found.lookups {
-            for (prefix, directory) in &search_path {
-                let first = name.split('/').next().unwrap_or_default();
-                let directory = match prefix.as_str() {
-                    "" if directory.join(first).exists() => directory.join(first),
-                    _ if prefix == name || name.starts_with(&format!("{prefix}/")) => {
-                        directory.clone()
-                    }
-                    _ => continue,
-                };
-                directories.push(directory);
-                break;
-            }
-        }
-        for directory in directories {
+        let mut used: Vec<String> = Vec::new();
+        for (name, directory) in self.looked_up(&search_path) {
             let Ok(real) = fs::canonicalize(&directory) else { continue };
-            let is_used = !self.witness.has_spoken
-                || self
-                    .witness
-                    .evaluated
-                    .iter()
-                    .any(|file| file.starts_with(&real) || file.starts_with(&directory));
-            if !is_used {
+            let is_evaluated =
+                |place: &Path| self.witness.evaluated.iter().any(|file| file.starts_with(place));
+            if self.witness.has_spoken && !is_evaluated(&real) && !is_evaluated(&directory) {
                 continue;
             }
-            let shown = directory.display().to_string();
-            let (why, what) = match shown.contains("/channels") {
+            let shown = directory.display();
+            let (why, what) = match directory.to_string_lossy().contains("/channels") {
                 true => ("channel", "a channel"),
                 false => ("nix-path", "the search path"),
             };
-            self.warning(
-                why,
-                format!(
-                    "{shown} was found by {what}, which says something else \
-                                       elsewhere"
-                ),
-            );
-            match self.in_store(&real) {
-                Some(object) => self.need(Need::new(object, Why::NixFile)),
-                None => drop(self.outside.put(&directory, Why::NixPath)),
+            let text = format!("<{name}> is {shown}, by {what}, which may say something else");
+            self.warning(why, text);
+            let place = match self.in_store(&real) {
+                Some(object) => {
+                    self.need(Need::new(object, Why::NixFile));
+                    real
+                }
+                None => {
+                    self.outside.put(&directory, Why::NixPath);
+                    directory
+                }
+            };
+            used.push(format!("{name}={}", place.display()));
+        }
+        // Whoever asks for the whole path gets the whole path.
+        if !["nixPath", "findFile"].iter().any(|name| self.found.uses.contains(name)) {
+            let environment = &mut self.evaluation.header.environment;
+            environment.remove("NIX_PATH");
+            if !used.is_empty() {
+                environment.insert("NIX_PATH".to_owned(), used.join(":"));
             }
         }
+    }
+
+    /// The names that expressions look up, and what is found under each.
+    fn looked_up(&self, search_path: &[(String, PathBuf)]) -> BTreeMap<String, PathBuf> {
+        let mut found = BTreeMap::new();
+        for name in &self.found.lookups {
+            let first = name.split('/').next().unwrap_or_default();
+            let place = search_path.iter().find_map(|(prefix, directory)| {
+                let inside = directory.join(first);
+                match prefix.as_str() {
+                    "" if inside.exists() => Some((first.to_owned(), inside)),
+                    _ if Path::new(name).starts_with(prefix) && !prefix.is_empty() => {
+                        Some((prefix.clone(), directory.clone()))
+                    }
+                    _ => None,
+                }
+            });
+            found.extend(place);
+        }
+        found
     }
 
     /// Says what makes the evaluation unrepeatable, as far as the expressions show it.

@@ -12,14 +12,27 @@ const LARGEST: u64 = 16 << 20;
 /// What was found.
 #[derive(Debug, Default)]
 pub(super) struct Found {
-    /// Files and directories that are named, by absolute paths; they may not be there.
+    /// Files and directories that are named as seen from an expression; they may not be there.
     pub(super) paths: BTreeSet<PathBuf>,
+    /// Those that are named from the root on.
+    pub(super) absolute: BTreeSet<PathBuf>,
     /// Absolute paths that stand in strings.
     pub(super) mentioned: BTreeSet<PathBuf>,
     /// What is looked up as `<name>`.
     pub(super) lookups: BTreeSet<String>,
     /// Uses of these: `currentTime`, `getEnv`, `nixPath`, and fetchers without a revision.
     pub(super) uses: BTreeSet<&'static str>,
+}
+
+impl Found {
+    /// Adds what was found elsewhere.
+    pub(super) fn extend(&mut self, other: Self) {
+        self.paths.extend(other.paths);
+        self.absolute.extend(other.absolute);
+        self.mentioned.extend(other.mentioned);
+        self.lookups.extend(other.lookups);
+        self.uses.extend(other.uses);
+    }
 }
 
 /// Built-in functions whose results differ from one day or place to another.
@@ -61,7 +74,9 @@ pub(super) fn text(source: &str, directory: &Path, found: &mut Found) {
                     false => token,
                 };
                 if !known.is_empty() {
-                    found.paths.insert(normal(&directory.join(known)));
+                    let is_absolute = kind == SyntaxKind::TOKEN_PATH_ABS;
+                    let paths = if is_absolute { &mut found.absolute } else { &mut found.paths };
+                    paths.insert(normal(&directory.join(known)));
                 }
             }
             SyntaxKind::TOKEN_PATH_SEARCH => {

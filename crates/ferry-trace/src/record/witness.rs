@@ -10,6 +10,8 @@ use serde_json::Value;
 
 /// How much Nix says by default: `lvlInfo`.
 const USUAL_LEVEL: u64 = 3;
+/// A download: `actFileTransfer`.
+const DOWNLOAD: u64 = 101;
 /// A line of a build's log, and one of a post-build hook (`logging.hh`).
 const BUILD_LOG_LINES: [u64; 2] = [101, 107];
 /// How messages begin that a daemon sends without their level, and not unless asked to say more.
@@ -46,6 +48,8 @@ pub struct Witness {
     pub(super) copied: Vec<(PathBuf, String)>,
     /// Directories that fetchers copied; versions of Nix that do not say so every time.
     pub(super) directories: Vec<PathBuf>,
+    /// Addresses that were downloaded, in that order, each once.
+    pub(super) downloads: Vec<String>,
     /// Whether there was anything to be understood.
     pub(super) has_spoken: bool,
 }
@@ -59,6 +63,15 @@ pub enum Shown {
     Text(String),
 }
 
+/// How much of a log a person wants to see.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Verbosity {
+    /// How much more than usual.
+    pub more: u64,
+    /// What builders say, too.
+    pub build_logs: bool,
+}
+
 impl Witness {
     /// A log of which nothing was read.
     #[must_use]
@@ -66,9 +79,9 @@ impl Witness {
         Self::default()
     }
 
-    /// Takes in a line, without its end, and tells what of it is for people; `more` is how much
-    /// more than usual they want to see.
-    pub fn line(&mut self, line: &[u8], more: u64) -> Shown {
+    /// Takes in a line, without its end, and tells what of it is for people.
+    pub fn line(&mut self, line: &[u8], verbosity: Verbosity) -> Shown {
+        let Verbosity { more, build_logs } = verbosity;
         let Some(json) = line.strip_prefix(b"@nix ").filter(|json| json.len() <= LONGEST_LINE)
         else {
             return Shown::Text(String::from_utf8_lossy(line).into_owned());
@@ -78,6 +91,7 @@ impl Witness {
         };
         self.has_spoken = true;
         let level = message.get("level").and_then(Value::as_u64).unwrap_or_default();
+        let kind = message.get("type").and_then(Value::as_u64).unwrap_or_default();
         let is_shown = level <= USUAL_LEVEL + more;
         let text = |name: &str| message.get(name).and_then(Value::as_str).unwrap_or_default();
         match text("action") {
@@ -89,10 +103,13 @@ impl Witness {
             }
             "start" => {
                 self.activity(&without_colours(text("text")));
+                let field = message.get("fields").and_then(|fields| fields.get(0)?.as_str());
+                if let Some(url) = field.filter(|_| kind == DOWNLOAD) {
+                    self.download(url);
+                }
                 show(is_shown, text("text"), "...")
             }
-            "result" if more > 0 => {
-                let kind = message.get("type").and_then(Value::as_u64).unwrap_or_default();
+            "result" if build_logs || more > 0 => {
                 let line = message.get("fields").and_then(|fields| fields.get(0)?.as_str());
                 show(BUILD_LOG_LINES.contains(&kind), line.unwrap_or_default(), "")
             }
@@ -110,6 +127,17 @@ impl Witness {
             && from.starts_with('/')
         {
             self.copied.push((PathBuf::from(from), to.to_owned()));
+        }
+    }
+
+    fn download(&mut self, url: &str) {
+        // Binary caches are asked for these.
+        let is_of_cache = url.ends_with(".narinfo")
+            || url.ends_with("/nix-cache-info")
+            || url.contains("/nar/")
+            || url.contains("/realisations/");
+        if !is_of_cache && !self.downloads.iter().any(|known| known == url) {
+            self.downloads.push(url.to_owned());
         }
     }
 
@@ -166,7 +194,7 @@ mod tests {
     #[test]
     fn a_log_in_json_tells_what_was_read_and_a_person_sees_what_is_usual() {
         let mut witness = Witness::new();
-        let mut say = |line: &str| witness.line(line.as_bytes(), 0);
+        let mut say = |line: &str| witness.line(line.as_bytes(), Verbosity::default());
         assert_eq!(say("plain"), Shown::Text("plain".to_owned()));
         let evaluating = r#"@nix {"action":"msg","level":4,"msg":"evaluating file '/a b/x.nix'"}"#;
         assert_eq!(say(evaluating), Shown::Nothing);
@@ -176,6 +204,11 @@ mod tests {
         say(r#"@nix {"action":"start","level":5,"text":"copying \"/h\" to the store"}"#);
         say(r#"@nix {"action":"start","level":5,"text":"copying '«git+x»/' to the store"}"#);
         say(r#"@nix {"action":"start","level":4,"text":"copying '/g'"}"#);
+        for url in ["https://a/b.tar", "https://a/b.tar", "https://a/b.narinfo"] {
+            say(&format!(
+                r#"@nix {{"action":"start","level":4,"text":"","type":101,"fields":["{url}"]}}"#
+            ));
+        }
         let error =
             "@nix {\"action\":\"msg\",\"level\":0,\"msg\":\"\\u001b[31merror:\\u001b[0m no\"}";
         assert_eq!(say(error), Shown::Text("\u{1b}[31merror:\u{1b}[0m no".to_owned()));
@@ -189,6 +222,7 @@ mod tests {
             ]
         );
         assert_eq!(witness.copied, [(PathBuf::from("/s/"), "/nix/store/x".to_owned())]);
+        assert_eq!(witness.downloads, ["https://a/b.tar"]);
         assert_eq!(witness.directories, [PathBuf::from("/g")]);
     }
 }

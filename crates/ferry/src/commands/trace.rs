@@ -5,6 +5,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::process::{ExitCode, ExitStatus};
 
 use ferry_store::facts::Recorded;
+use ferry_store::installable::{self, Parsed};
 use serde_json::{Value, json};
 
 use crate::cli::Trace;
@@ -32,6 +33,9 @@ pub(crate) fn run(context: &Context, options: &Trace) -> Result<ExitCode, Failur
             }
         }
         return Ok(exit_code(status));
+    }
+    if options.file.is_none() && options.expr.is_none() {
+        refuse_evaluated(context, &options.installables, &recorder)?;
     }
     let expressions: Vec<Expression<'_>> = match (&options.file, &options.expr) {
         (Some(file), _) => vec![Expression::File(file, &options.installables)],
@@ -62,6 +66,26 @@ pub(crate) fn run(context: &Context, options: &Trace) -> Result<ExitCode, Failur
         output::json(json!({ "recordings": told }))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What is in a store has been evaluated.
+fn refuse_evaluated(
+    context: &Context,
+    installables: &[String],
+    recorder: &Recorder<'_>,
+) -> Result<(), Failure> {
+    for text in installables {
+        let directory = &context.surroundings.working_directory;
+        let is_flake = text.contains('#') || text.contains(':') || text.starts_with('.');
+        let parsed = installable::parse(text, &recorder.store_dir, directory);
+        if !is_flake && matches!(parsed, Ok(Parsed::Installable(_))) {
+            return Err(Failure::usage(format!(
+                "{text} is in a store: nothing is evaluated for it"
+            ))
+            .hint("name what it comes from: FLAKE#ATTR, --file or --expr"));
+        }
+    }
+    Ok(())
 }
 
 /// How many needs, and things outside of the store, there are of each kind.

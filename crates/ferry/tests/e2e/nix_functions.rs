@@ -334,6 +334,9 @@ const USER: &str = r#"
         default = overlaid.nix-ferry.mkBinaryCache { inherit rootPaths; };
         bundle = ferry.lib.mkBundle { inherit system rootPaths; };
       };
+      reads = map (functions: map toString (functions.getBuildClosure pkgs.hello)) [
+        ferry.lib overlaid.nix-ferry
+      ];
     };
 }
 "#;
@@ -378,6 +381,8 @@ fn a_flake_gets_the_functions_from_the_flake_and_from_the_overlay() {
             nix(&machine, &["eval", "--raw", &attribute]).ok()
         };
         assert_eq!(path("cache"), path("default"));
+        let reads = nix(&machine, &["eval", "--json", "path:/data/user#reads"]).ok();
+        assert_eq!(reads.matches("-hello-1.0\"").count(), 2, "{reads}");
         // And without flakes, from the nixpkgs that is there.
         let plain = "let pkgs = import <nixpkgs> { system = builtins.currentSystem; }; in \
                      (import /data/ferry/nix { }).mkBinaryCache { rootPaths = [ pkgs.hello ]; }";

@@ -273,6 +273,8 @@ fn what_a_file_takes_to_be_evaluated_is_recorded_and_nothing_else() {
         ];
         needs.sort_unstable();
         assert_eq!(trace.named("need"), pairs(&needs), "Nix {version}");
+        let hashed = trace.all("need").into_iter().find(|(path, _)| path.ends_with("-hashed"));
+        assert_eq!(hashed.unwrap().1["url"], format!("{}/a.txt", project.origin.url()));
         let mut added = vec![("source", "source"), ("filtered", "source"), ("other", "source")];
         added.push(("text", "text"));
         assert_eq!(trace.named("added"), pairs(&added), "Nix {version}");

@@ -11,7 +11,7 @@ use super::stage::normal;
 /// No description is longer, in bytes.
 const MAX_DESCRIPTION: u64 = 16 << 20;
 
-/// An evaluation that [`unpack`](super::unpack) has laid out.
+/// An evaluation that [`unpack`](super::unpack()) has laid out.
 #[derive(Clone, Debug)]
 pub struct Restored {
     directory: PathBuf,

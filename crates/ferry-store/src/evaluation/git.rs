@@ -33,8 +33,12 @@ pub(super) fn files(tree: &Path, which: Which) -> Result<Vec<PathBuf>> {
     Ok(names.map(|name| PathBuf::from(std::ffi::OsStr::from_bytes(name))).collect())
 }
 
-/// Makes a working tree of a directory again, in which Git tracks every file. There is no commit.
+/// Makes a working tree of a directory again, in which Git tracks every file. There is no commit. A
+/// repository that came along stays as it is, as its settings could have anything run.
 pub(super) fn track_all(directory: &Path) -> Result<()> {
+    if directory.join(".git").symlink_metadata().is_ok() {
+        return Ok(());
+    }
     git(directory, &["init", "--quiet"])?;
     git(directory, &["add", "--all", "--force"]).map(drop)
 }
@@ -43,6 +47,9 @@ pub(super) fn track_all(directory: &Path) -> Result<()> {
 fn git(directory: &Path, arguments: &[&str]) -> Result<Output> {
     let failed = |reason: String| EvaluationError::Git { directory: directory.to_owned(), reason };
     let mut command = Command::new("git");
+    for of_another_repository in ["GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"] {
+        command.env_remove(of_another_repository);
+    }
     // What the settings of a repository would have run.
     command.args(["-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null"]);
     // As it is on the disk: Nix does not change ends of lines either.

@@ -10,6 +10,9 @@ mod object;
 mod recorded;
 mod restored;
 mod stage;
+#[cfg(test)]
+#[allow(clippy::disallowed_methods)]
+mod tests;
 mod unpack;
 
 pub use collect::Limits;

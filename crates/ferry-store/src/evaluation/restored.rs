@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use super::description::Description;
 use super::error::{EvaluationError, Result};
 use super::name;
+use super::stage::normal;
 
 /// No description is longer, in bytes.
 const MAX_DESCRIPTION: u64 = 16 << 20;
 
-/// An evaluation that [`unpack`](super::unpack) has laid out.
+/// An evaluation that [`unpack`](super::unpack()) has laid out.
 #[derive(Clone, Debug)]
 pub struct Restored {
     directory: PathBuf,
@@ -55,7 +56,8 @@ impl Restored {
     /// Where a file is here that was at this absolute path.
     #[must_use]
     pub fn at(&self, path: &Path) -> PathBuf {
-        self.directory.join(name::FILES).join(path.strip_prefix("/").unwrap_or(path))
+        let path = normal(path);
+        self.directory.join(name::FILES).join(path.strip_prefix("/").unwrap_or(&path))
     }
 
     /// The counterpart of the directory that the evaluation was run in; where nothing of it
@@ -77,22 +79,21 @@ impl Restored {
     /// `NIX_CONFIG` is already, which stays in front.
     #[must_use]
     pub fn environment(&self, nix_config: Option<&str>) -> Vec<(String, String)> {
-        let mut environment: Vec<(String, String)> = Vec::new();
-        for (name, value) in &self.description.environment {
-            if name != "NIX_PATH" {
-                environment.push((name.clone(), self.translated(value)));
-            }
-        }
-        let search = self.description.environment.get("NIX_PATH").map(String::as_str);
-        environment.push(("NIX_PATH".to_owned(), self.search_path(search.unwrap_or_default())));
+        let recorded = &self.description.environment;
+        let search = recorded.get("NIX_PATH").map(String::as_str).unwrap_or_default();
         let cache = self.directory.join(name::CACHE);
-        environment.push(("XDG_CACHE_HOME".to_owned(), cache.to_string_lossy().into_owned()));
-        let given = environment.iter().position(|(name, _)| name == "NIX_CONFIG");
-        let given = given.map(|at| environment.remove(at).1);
-        let settings: Vec<&str> = nix_config.into_iter().chain(given.as_deref()).collect();
-        let settings = format!("{}\n{}", settings.join("\n"), self.settings());
-        environment.push(("NIX_CONFIG".to_owned(), settings.trim_start().to_owned()));
-        environment
+        let settings = format!("{}\n{}", nix_config.unwrap_or_default(), self.settings());
+        // Of the others, those that only an expression reads: with some, whoever has made the
+        // object could have anything run.
+        let of_expressions = recorded.iter().filter(|(name, _)| name.starts_with("NIXPKGS_"));
+        of_expressions
+            .map(|(name, value)| (name.clone(), self.translated(value)))
+            .chain([
+                ("NIX_PATH".to_owned(), self.search_path(search)),
+                ("XDG_CACHE_HOME".to_owned(), cache.to_string_lossy().into_owned()),
+                ("NIX_CONFIG".to_owned(), settings.trim_start().to_owned()),
+            ])
+            .collect()
     }
 
     /// Nix's settings with which nothing reaches for a network, and nothing that is there is looked

@@ -112,11 +112,12 @@ fn handle_of(file: &File) -> std::os::fd::BorrowedFd<'_> {
 
 /// Makes the working trees what they were, as far as that goes.
 fn track(evaluation: &Restored) -> Vec<String> {
-    let trees: Vec<PathBuf> = evaluation
-        .description()
-        .working_trees
-        .iter()
-        .map(|tree| evaluation.at(Path::new(tree)))
+    let Ok(files) = fs::canonicalize(evaluation.at(Path::new("/"))) else { return Vec::new() };
+    let trees = evaluation.description().working_trees.iter();
+    let trees: Vec<PathBuf> = trees
+        .filter_map(|tree| fs::canonicalize(evaluation.at(Path::new(tree))).ok())
+        // A link in there may lead anywhere.
+        .filter(|tree| tree.is_dir() && tree.starts_with(&files))
         .collect();
     let tracked = trees.iter().map(|tree| git::track_all(tree));
     let failed = tracked.filter_map(|outcome| outcome.err());

@@ -31,6 +31,8 @@ let
     listToAttrs
     map
     split
+    stringLength
+    substring
     tail
     toString
     unsafeDiscardStringContext
@@ -59,6 +61,8 @@ let
       drv
     else
       drv.drvPath or (throw "a derivation or the store path of one is wanted, not `${toString drv}`");
+
+  isDerivationPath = path: substring (stringLength path - 4) 4 path == ".drv";
 
   # A build that writes what a shell script prints.
   run =
@@ -330,13 +334,18 @@ rec {
     in
     map (outputOf root) (attrNames root.outputs) ++ attrValues found.outputs ++ attrValues found.sources;
 
-  # Whether its output is known by its hash before it is built.
+  # Whether its output is known by its hash before it is built. No source is an output.
   isFixedOutput =
-    drv: if isAttrs drv then drv.fixedOutput or (fixed (readDerivation drv)) else fixed (readDerivation drv);
+    drv:
+    if isString drv && !isDerivationPath drv then
+      false
+    else if isAttrs drv && drv ? fixedOutput then
+      drv.fixedOutput
+    else
+      fixed (readDerivation drv);
 
   # What of the build closure is known by its hash.
-  getFixedOutputs =
-    drv: filter (found: isAttrs found && found.fixedOutput) (getBuildClosure drv);
+  getFixedOutputs = drv: filter (found: isAttrs found && isFixedOutput found) (getBuildClosure drv);
 
   # What its outputs refer to. Builds them, and something that reads the references.
   getRunDeps =

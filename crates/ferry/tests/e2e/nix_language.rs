@@ -52,11 +52,16 @@ fn selected(machine: &Machine, expression: &str) -> Vec<String> {
 /// Everything about build dependencies that there is a query for, of one derivation.
 fn assert_build_dependencies(machine: &Machine, pure: bool, derivation: &str) {
     for (call, asked) in [
-        ("getBuildDeps", format!("build({derivation})")),
-        ("getBuildClosure", format!("closure(build, {derivation}^*)")),
-        ("getFixedOutputs", format!("fods(closure(build, {derivation}^*))")),
+        ("lib.getBuildDeps drv", format!("build({derivation})")),
+        ("lib.getBuildClosure drv", format!("closure(build, {derivation}^*)")),
+        ("lib.getFixedOutputs drv", format!("fods(closure(build, {derivation}^*))")),
+        (
+            "builtins.filter lib.isFixedOutput (lib.getBuildDeps drv)",
+            format!("fods(build({derivation}))"),
+        ),
     ] {
-        let found = paths(machine, pure, &format!("map toString (lib.{call} \"{derivation}\")"));
+        let call = format!("let drv = \"{derivation}\"; in map toString ({call})");
+        let found = paths(machine, pure, &call);
         let wanted = selected(machine, &asked);
         let count = (found.len(), wanted.len());
         assert!(found == wanted, "Nix {}, pure: {pure}, {call} {count:?}", machine.version());

@@ -7,8 +7,8 @@
 //!
 //! What those crates leave out is ours: the [`PathInfo`] that a store keeps for a path and the
 //! fingerprint that is signed ([`path_info`]), secret keys ([`keys`]), the streaming check of a
-//! content address ([`content_address`]), and the recomputation of a whole graph's output paths
-//! ([`derivation`]), and the earlier versions of derivations as JSON ([`derivation_json`]).
+//! content address ([`content_address`]), the recomputation of a whole graph's output paths
+//! ([`derivation`]), the strings of a derivation as they stand ([`derivation_parts`]), and the earlier versions of derivations as JSON ([`derivation_json`]).
 
 pub mod base16;
 pub mod build_trace;

@@ -36,8 +36,8 @@ pub(crate) enum Form {
 
 /// The inputs of a derivation, sorted as they stand in its text.
 pub(crate) struct Inputs<'a> {
-    /// Derivations with the names of their outputs.
-    pub(crate) derivations: BTreeMap<&'a str, (u32, Vec<&'a str>)>,
+    /// The paths of derivations, their numbers, and the names of their outputs.
+    pub(crate) derivations: Vec<(&'a str, u32, Vec<&'a str>)>,
     pub(crate) sources: Vec<(&'a str, Target)>,
 }
 
@@ -88,42 +88,46 @@ impl<'a> Context<'a> {
             }
         }
         let mut dropped = recipe.dropped.iter().copied().peekable();
-        let mut inputs = Inputs { derivations: BTreeMap::new(), sources: Vec::new() };
+        let mut outputs: Vec<(u32, &'a str)> = Vec::new();
+        let mut sources = Vec::new();
+        let mut add = |target: Target| {
+            match target {
+                Target::Output { derivation, word } => {
+                    self.text(target)?;
+                    outputs.push((derivation, self.word(word)?));
+                }
+                source => sources.push((self.text(source)?, source)),
+            }
+            Ok::<(), String>(())
+        };
         for (target, place) in different.iter().zip(0..) {
             if dropped.next_if_eq(&place).is_none() {
-                self.add_input(&mut inputs, *target)?;
+                add(*target)?;
             }
         }
         if dropped.next().is_some() {
             return Err("it leaves out an input that it does not mention".to_owned());
         }
         for target in &recipe.extra {
-            self.add_input(&mut inputs, *target)?;
+            add(*target)?;
         }
-        inputs.sources.sort_unstable_by_key(|(path, _)| *path);
-        for (_, outputs) in inputs.derivations.values_mut() {
-            outputs.sort_unstable();
+        sources.sort_unstable_by_key(|(path, _)| *path);
+        outputs.sort_unstable();
+        let twice = sources.windows(2).any(|pair| matches!(pair, [(a, _), (b, _)] if a == b))
+            || outputs.windows(2).any(|pair| matches!(pair, [a, b] if a == b));
+        let mut derivations = Vec::new();
+        for group in outputs.chunk_by(|(a, _), (b, _)| a == b) {
+            let Some((number, _)) = group.first() else { continue };
+            let names = group.iter().map(|(_, name)| *name).collect();
+            derivations.push((&*self.known(*number)?.rendered, *number, names));
         }
-        let twice =
-            inputs.sources.windows(2).any(|pair| matches!(pair, [(a, _), (b, _)] if a == b))
-                || inputs.derivations.values().any(|(_, outputs)| {
-                    outputs.windows(2).any(|pair| matches!(pair, [a, b] if a == b))
-                });
-        if twice { Err("it has an input twice".to_owned()) } else { Ok(inputs) }
-    }
-
-    fn add_input(&self, inputs: &mut Inputs<'a>, target: Target) -> Result<(), String> {
-        match target {
-            Target::Output { derivation, word } => {
-                self.text(target)?;
-                let path = &*self.known(derivation)?.rendered;
-                let (_, outputs) =
-                    inputs.derivations.entry(path).or_insert_with(|| (derivation, Vec::new()));
-                outputs.push(self.word(word)?);
-            }
-            source => inputs.sources.push((self.text(source)?, source)),
+        derivations.sort_unstable_by_key(|(path, ..)| *path);
+        let twice = twice
+            || derivations.windows(2).any(|pair| matches!(pair, [(a, ..), (b, ..)] if a == b));
+        if twice {
+            return Err("it has an input twice".to_owned());
         }
-        Ok(())
+        Ok(Inputs { derivations, sources })
     }
 
     /// What stands for each input in a hash, or `None` where one is not known before building.
@@ -132,7 +136,7 @@ impl<'a> Context<'a> {
         inputs: &Inputs<'a>,
     ) -> Result<Option<BTreeMap<DerivationModuloHash, Vec<&'a str>>>, String> {
         let mut hashes = BTreeMap::new();
-        for (path, (number, outputs)) in &inputs.derivations {
+        for (path, number, outputs) in &inputs.derivations {
             match self.known(*number)?.identity {
                 Identity::Regular(hash) => hashes.insert(hash, outputs.clone()),
                 Identity::Fixed(hash) if outputs.as_slice() == ["out"] => {
@@ -156,14 +160,26 @@ pub(crate) struct Text<'a> {
     pub(crate) hashes: &'a BTreeMap<DerivationModuloHash, Vec<&'a str>>,
 }
 
+/// What stands behind outputs and inputs, which is nearly the same in all forms.
+pub(crate) struct Body {
+    bytes: Vec<u8>,
+    /// Where values belong that differ: those of variables that are called like an output.
+    holes: Vec<Hole>,
+}
+
+struct Hole {
+    at: usize,
+    /// The place of the output in the shape.
+    output: usize,
+    column: usize,
+    value: u32,
+    /// The first mention in it, among those of the recipe.
+    mention: usize,
+}
+
 impl Text<'_> {
-    /// Writes it; `own` are its outputs, empty as long as they are not known.
-    pub(crate) fn write(
-        &self,
-        form: Form,
-        own: &[KnownOutput],
-        out: &mut Vec<u8>,
-    ) -> Result<(), String> {
+    /// Writes what comes first; `own` are its outputs, empty as long as they are not known.
+    fn write_head(&self, form: Form, own: &[KnownOutput], out: &mut Vec<u8>) -> Result<(), String> {
         out.extend(b"Derive([");
         for (place, (word, kind)) in self.shape.outputs.iter().enumerate() {
             out.extend(if place > 0 { &b",(\""[..] } else { b"(\"" });
@@ -178,24 +194,34 @@ impl Text<'_> {
         }
         out.extend(b"],[");
         self.write_inputs(form, out);
+        Ok(())
+    }
+
+    /// Writes the rest, once for all forms.
+    pub(crate) fn body(&self) -> Result<Body, String> {
+        let mut body = Body { bytes: Vec::with_capacity(4096), holes: Vec::new() };
+        let out = &mut body.bytes;
         out.extend(b"],[");
         write_list(out, self.inputs.sources.iter().map(|(path, _)| path.as_bytes()));
         out.extend(b"],\"");
-        let mut mentions = self.recipe.mentions.iter().copied();
+        let all = &self.recipe.mentions;
+        let mut mentions = all.iter();
         let mut values = self.recipe.values.iter().copied();
-        let mut next = |column: usize, own: Option<&KnownOutput>, out: &mut Vec<u8>| {
-            let number = values.next().ok_or("a string is missing")?;
-            let template = self.context.template(column, number)?;
-            self.expand(template, &mut mentions, own, out)
+        let mut next = |column: usize, out: &mut Vec<u8>| {
+            let value = values.next().ok_or("a string is missing")?;
+            let template = self.context.template(column, value)?;
+            let mention = all.len() - mentions.len();
+            self.expand(template, &mut mentions.by_ref().copied(), None, out)?;
+            Ok::<_, String>((value, mention))
         };
-        next(column::NAME, None, &mut Vec::new())?;
-        next(column::SYSTEM, None, out)?;
+        next(column::NAME, &mut Vec::new())?;
+        next(column::SYSTEM, out)?;
         out.extend(b"\",\"");
-        next(column::BUILDER, None, out)?;
+        next(column::BUILDER, out)?;
         out.extend(b"\",[");
         let before = out.len();
         out.push(b'"');
-        next(column::ARGUMENTS, None, out)?;
+        next(column::ARGUMENTS, out)?;
         // Each argument ends with what begins the next: too much behind the last.
         let after = out.len();
         out.truncate(if after == before + 1 { before } else { after - 2 });
@@ -206,28 +232,62 @@ impl Text<'_> {
             out.extend(if place > 0 { &b",(\""[..] } else { b"(\"" });
             out.extend(text.iter());
             out.extend(b"\",\"");
-            let output = self.own_output(text, own)?;
-            if form == Form::Masked && output.is_some() {
-                hidden.clear();
-                next(column_of(*key), output.flatten(), &mut hidden)?;
-            } else {
-                next(column_of(*key), output.flatten(), out)?;
+            let column = column_of(*key);
+            match self.own_output(text)? {
+                Some(output) => {
+                    hidden.clear();
+                    let (value, mention) = next(column, &mut hidden)?;
+                    body.holes.push(Hole { at: out.len(), output, column, value, mention });
+                }
+                None => drop(next(column, out)?),
             }
             out.extend(b"\")");
         }
         out.extend(b"])");
-        Ok(())
+        Ok(body)
     }
 
-    /// The output of this name, if there is one, and what is known of it.
-    fn own_output<'b>(
+    /// Hands over all of it, piece by piece.
+    pub(crate) fn pieces(
         &self,
-        key: &[u8],
-        own: &'b [KnownOutput],
-    ) -> Result<Option<Option<&'b KnownOutput>>, String> {
+        form: Form,
+        own: &[KnownOutput],
+        body: &Body,
+        mut put: impl FnMut(&[u8]),
+    ) -> Result<(), String> {
+        let mut length = 0;
+        let mut put = |piece: &[u8]| {
+            length += piece.len();
+            put(piece);
+            match length > limit::DERIVATION {
+                true => Err("it is longer than a derivation may be".to_owned()),
+                false => Ok(()),
+            }
+        };
+        let mut buffer = Vec::with_capacity(1024);
+        self.write_head(form, own, &mut buffer)?;
+        put(&buffer)?;
+        let mut from = 0;
+        for hole in &body.holes {
+            put(body.bytes.get(from..hole.at).unwrap_or_default())?;
+            from = hole.at;
+            if form != Form::Masked {
+                buffer.clear();
+                let template = self.context.template(hole.column, hole.value)?;
+                let mentions = self.recipe.mentions.get(hole.mention..).unwrap_or_default();
+                let own = own.get(hole.output);
+                self.expand(template, &mut mentions.iter().copied(), own, &mut buffer)?;
+                put(&buffer)?;
+            }
+        }
+        put(body.bytes.get(from..).unwrap_or_default())
+    }
+
+    /// The place of the output of this name, if there is one.
+    fn own_output(&self, key: &[u8]) -> Result<Option<usize>, String> {
         for (place, (word, _)) in self.shape.outputs.iter().enumerate() {
             if self.context.word(*word)?.as_bytes() == key {
-                return Ok(Some(own.get(place)));
+                return Ok(Some(place));
             }
         }
         Ok(None)
@@ -267,7 +327,7 @@ impl Text<'_> {
             self.inputs
                 .derivations
                 .iter()
-                .for_each(|(path, (_, outputs))| put(path.as_bytes(), outputs));
+                .for_each(|(path, _, outputs)| put(path.as_bytes(), outputs));
         } else {
             for (hash, outputs) in self.hashes {
                 hex.clear();

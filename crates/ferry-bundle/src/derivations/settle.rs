@@ -6,6 +6,8 @@ use std::sync::LazyLock;
 use ferry_formats::derivation::{DerivationModuloHash, downstream_placeholder, fixed_output_hash};
 use ferry_formats::{ContentAddress, NarHash, PathInfo, StoreDir, StorePath, content_address, nar};
 
+use sha2::{Digest as _, Sha256};
+
 use crate::derivations::model::{
     Addressing, Identity, Kind, Known, KnownOutput, Recipe, Shape, Target, column,
 };
@@ -65,15 +67,15 @@ pub(crate) fn text_of(
 ) -> Result<Vec<u8>, String> {
     let inputs = context.inputs(recipe)?;
     let mut out = Vec::new();
-    Text {
+    let text = Text {
         context,
         recipe,
         shape: context.shape(recipe.shape)?,
         name: &name_of(context, recipe)?,
         inputs: &inputs,
         hashes: &BTreeMap::new(),
-    }
-    .write(Form::File, own, &mut out)?;
+    };
+    text.pieces(Form::File, own, &text.body()?, |piece| out.extend_from_slice(piece))?;
     Ok(out)
 }
 
@@ -99,25 +101,26 @@ pub(crate) fn settle(
         inputs: &inputs,
         hashes: hashes.as_ref().unwrap_or(&none),
     };
-    let hash = |form: Form, own: &[KnownOutput], out: &mut Vec<u8>| {
+    let body = text.body()?;
+    let hash = |form: Form, own: &[KnownOutput]| {
         if hashes.is_none() {
             return Err("it depends on outputs that are known only when they are built".to_owned());
         }
-        out.clear();
-        text.write(form, own, out)?;
-        Ok(DerivationModuloHash::new(NarHash::of(out).0))
+        let mut hasher = Sha256::new();
+        text.pieces(form, own, &body, |piece| hasher.update(piece))?;
+        Ok(DerivationModuloHash::new(hasher.finalize().into()))
     };
 
     let mut outputs: Box<[KnownOutput]>;
     let identity;
     match kind_of_all(shape)? {
         Kind::InputAddressed => {
-            let modulo = hash(Form::Masked, &[], out)?;
+            let modulo = hash(Form::Masked, &[])?;
             outputs = own_paths(context, shape, |word| {
                 store_dir.build_output_path(modulo, word, name).map_err(|error| error.to_string())
             })
             .map(|paths| render(store_dir, shape, &paths))?;
-            identity = Identity::Regular(hash(Form::AsInput, &outputs, out)?);
+            identity = Identity::Regular(hash(Form::AsInput, &outputs)?);
         }
         Kind::Fixed(by) => {
             if outputs_of(context, shape)? != ["out"] {
@@ -135,9 +138,9 @@ pub(crate) fn settle(
     }
 
     out.clear();
-    text.write(Form::File, &outputs, out)?;
+    text.pieces(Form::File, &outputs, &body, |piece| out.extend_from_slice(piece))?;
     let mut references = Vec::with_capacity(inputs.derivations.len() + inputs.sources.len());
-    for (number, _) in inputs.derivations.values() {
+    for (_, number, _) in &inputs.derivations {
         references.push(context.known(*number)?.path.clone());
     }
     for (_, source) in &inputs.sources {

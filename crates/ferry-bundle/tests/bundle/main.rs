@@ -35,6 +35,7 @@ mod salvage_packed;
 mod signatures;
 mod structure;
 mod thin;
+mod unreliable;
 mod version_0;
 mod version_1;
 mod volumes;

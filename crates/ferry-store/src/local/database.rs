@@ -228,7 +228,7 @@ fn connect(file: &Path, parameters: &str) -> rusqlite::Result<Connection> {
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.set_prepared_statement_cache_capacity(16);
     // Whoever asks about many paths comes by most pages again and again.
-    connection.execute_batch("pragma cache_size = -16384")?;
+    connection.execute_batch("pragma cache_size = -8192")?;
     connection.query_row("select count(*) from (select 1 from ValidPaths limit 1)", [], |row| {
         row.get::<_, i64>(0)
     })?;

@@ -252,9 +252,10 @@ impl<'a> Registration<'a> {
                  (path, hash, registrationTime, deriver, narSize, ultimate, sigs, ca) \
                  values (?, ?, ?, ?, ?, null, ?, ?)",
             )?,
-            // The id of a path that becomes valid is new, so nothing can be there already.
+            // The id of a path that becomes valid is new, so nothing is there to be replaced; what
+            // is named twice counts once.
             add_reference: connection
-                .prepare_cached("insert into Refs (referrer, reference) values (?, ?)")?,
+                .prepare_cached("insert or ignore into Refs (referrer, reference) values (?, ?)")?,
             add_output: connection
                 .prepare_cached("insert into DerivationOutputs (drv, id, path) values (?, ?, ?)")?,
         })

@@ -258,6 +258,15 @@ struct Elsewhere {
     tried: usize,
 }
 
+/// What a trace lists is enough to evaluate elsewhere, and nothing of it can be done without.
+fn assert_enough(project: &Project, world: &World, trace: &Trace, command: &str) {
+    let there = evaluate_elsewhere(project, world, trace, command);
+    let version = project.machine.version();
+    let root = trace.all("root").into_keys().next().unwrap();
+    assert_eq!(there.result, root, "Nix {version}:\n{}", there.told);
+    assert_eq!(there.superfluous, [] as [&str; 0], "Nix {version}, of {}", there.tried);
+}
+
 #[test]
 fn what_a_file_takes_to_be_evaluated_is_recorded_and_nothing_else() {
     let Some(world) = World::open() else { return };
@@ -305,9 +314,7 @@ fn what_a_file_takes_to_be_evaluated_is_recorded_and_nothing_else() {
             trace.all("root").into_keys().collect::<Vec<_>>(),
             std::slice::from_ref(&expected)
         );
-        let there = evaluate_elsewhere(&project, &world, &trace, command);
-        assert_eq!(there.result, expected, "Nix {version}:\n{}", there.told);
-        assert_eq!(there.superfluous, [] as [&str; 0], "Nix {version}, of {}", there.tried);
+        assert_enough(&project, &world, &trace, command);
     }
 }
 
@@ -328,10 +335,7 @@ fn what_a_flake_takes_to_be_evaluated_is_recorded_and_nothing_else() {
         let outside = trace.named("outside");
         assert_eq!(outside, pairs(&[("/data/flake", "flake")]), "Nix {version}");
         assert_eq!(trace.named("warning"), BTreeSet::new(), "Nix {version}");
-        let there = evaluate_elsewhere(&project, &world, &trace, evaluate);
-        let root = trace.all("root").into_keys().next().unwrap();
-        assert_eq!(there.result, root, "Nix {version}:\n{}", there.told);
-        assert_eq!(there.superfluous, [] as [&str; 0], "Nix {version}, of {}", there.tried);
+        assert_enough(&project, &world, &trace, evaluate);
     }
 }
 
@@ -398,10 +402,7 @@ fn a_flake_in_a_repository_takes_the_repository() {
         let whys: BTreeSet<String> = trace.named("need").into_iter().map(|need| need.1).collect();
         assert_eq!(whys, BTreeSet::from(["flake-input".to_owned()]), "Nix {version}");
         let evaluate = "nix path-info --derivation /data/flake#made";
-        let there = evaluate_elsewhere(&project, &world, &trace, evaluate);
-        let root = trace.all("root").into_keys().next().unwrap();
-        assert_eq!(there.result, root, "Nix {version}:\n{}", there.told);
-        assert_eq!(there.superfluous, [] as [&str; 0], "Nix {version}, of {}", there.tried);
+        assert_enough(&project, &world, &trace, evaluate);
     }
 }
 
@@ -429,9 +430,6 @@ fn what_links_and_channels_lead_to_in_the_store_is_needed() {
         let outside = pairs(&[("/data/q/top.nix", "nix-file"), ("/data/q/result", "path")]);
         assert_eq!(trace.named("outside"), outside, "Nix {version}");
         let evaluate = "nix-instantiate /data/q/top.nix";
-        let there = evaluate_elsewhere(&project, &world, &trace, evaluate);
-        let root = trace.all("root").into_keys().next().unwrap();
-        assert_eq!(there.result, root, "Nix {version}:\n{}", there.told);
-        assert_eq!(there.superfluous, [] as [&str; 0], "Nix {version}, of {}", there.tried);
+        assert_enough(&project, &world, &trace, evaluate);
     }
 }

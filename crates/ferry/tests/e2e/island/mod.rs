@@ -136,9 +136,6 @@ fn without_any_one_thing_that_was_recorded_the_evaluation_fails_there() {
             }
             taken += 1;
         }
-        // Nix 2.8 does not say that a working tree was where it had this from.
-        let is_known = version == NixVersion::V2_8 && kind == Kind::FlakeInGit;
-        superfluous.retain(|line| !(is_known && line["why"] == "fetch"));
         assert!(superfluous.is_empty(), "Nix {version}, {kind:?}: superfluous: {superfluous:#?}");
         assert!(taken >= 7, "Nix {version}, {kind:?}: only {taken} were recorded");
     });

@@ -293,6 +293,21 @@ fn what_has_no_end_is_not_kept() {
 }
 
 #[test]
+fn what_is_held_is_passed_on_when_the_other_side_is_no_longer_understood() {
+    let dialogue = [
+        client(bytes().n(CLIENT).n(v(39))),
+        daemon(bytes().n(DAEMON).n(v(39))),
+        client(bytes().n(0).n(0).n(0)),
+        as_heard(daemon(bytes().n(2)), bytes()),
+        client(bytes().n(999)),
+        as_heard(daemon(bytes().t("a").t("b")), bytes().n(2).t("a").t("b")),
+        daemon(bytes().t("2.99")),
+    ];
+    assert_eq!(events(&dialogue, usize::MAX), [Event::LostTrack(LostTrack::Operation(999))]);
+    assert_eq!(events(&dialogue, 1), events(&dialogue, usize::MAX));
+}
+
+#[test]
 fn every_operation_has_a_number_of_its_own() {
     let all = ferry_trace::protocol::operations::ALL;
     for operation in all {

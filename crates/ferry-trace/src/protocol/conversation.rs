@@ -179,6 +179,13 @@ impl Conversation {
     ) -> Cow<'a, [u8]> {
         let mut input = bytes;
         let mut passed = Passed { changed: None, same: bytes };
+        // The other side has lost track in the middle of what is held here.
+        if self.has_lost_track
+            && let Some(held) = held(self)
+            && !held.is_empty()
+        {
+            passed.put(bytes, &std::mem::take(held), bytes);
+        }
         while !self.has_lost_track {
             let before = input;
             let outcome = match (step(self, &mut input, events), held(self)) {

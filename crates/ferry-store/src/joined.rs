@@ -1,6 +1,6 @@
 //! A few objects in front of a store.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::sync::Arc;
 
@@ -14,26 +14,25 @@ use crate::{NarRanges, Protection, Result, Store};
 /// nothing in it refers to them.
 pub struct Joined<'a> {
     store: &'a dyn Store,
-    besides: Vec<(&'a dyn Store, HashSet<StorePath>)>,
+    besides: Vec<(&'a dyn Store, StorePath)>,
 }
 
 impl<'a> Joined<'a> {
     /// `store`, and the objects with these path infos, which are in the stores beside them.
     #[must_use]
     pub fn new(store: &'a dyn Store, besides: &[(&'a dyn Store, &PathInfo)]) -> Self {
-        let besides =
-            besides.iter().map(|(store, info)| (*store, [info.path.clone()].into())).collect();
+        let besides = besides.iter().map(|(store, info)| (*store, info.path.clone())).collect();
         Self { store, besides }
     }
 
     /// The store that has a path, or might.
     fn of(&self, path: &StorePath) -> &'a dyn Store {
-        let beside = self.besides.iter().find(|(_, paths)| paths.contains(path));
+        let beside = self.besides.iter().find(|(_, of)| of == path);
         beside.map_or(self.store, |(store, _)| *store)
     }
 
     fn is_beside(&self, path: &StorePath) -> bool {
-        self.besides.iter().any(|(_, paths)| paths.contains(path))
+        self.besides.iter().any(|(_, of)| of == path)
     }
 }
 
@@ -59,7 +58,7 @@ impl Store for Joined<'_> {
 
     fn all_paths(&self) -> Result<Option<Vec<StorePath>>> {
         let Some(mut all) = self.store.all_paths()? else { return Ok(None) };
-        all.extend(self.besides.iter().flat_map(|(_, paths)| paths.iter().cloned()));
+        all.extend(self.besides.iter().map(|(_, path)| path.clone()));
         Ok(Some(all))
     }
 

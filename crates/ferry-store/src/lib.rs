@@ -18,6 +18,7 @@ mod error;
 pub mod evaluation;
 pub mod export;
 pub mod facts;
+mod hashed;
 pub mod http;
 pub mod installable;
 pub mod inventory;

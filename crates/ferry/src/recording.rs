@@ -10,6 +10,7 @@ use std::thread;
 
 use ferry_formats::{StoreDir, StorePath};
 use ferry_store::daemon::Address;
+use ferry_store::evaluation::search_path_entries;
 use ferry_store::facts::{Recorded, TraceHeader};
 use ferry_store::installable::Installable;
 use ferry_store::local::Layout;
@@ -304,7 +305,8 @@ impl<'a> Recorder<'a> {
             let own = home.join(".nix-defexpr/channels");
             format!("{}:nixpkgs={channels}/nixpkgs:{channels}", own.display())
         });
-        let entries = text.split(':').filter(|entry| !entry.is_empty() && !entry.starts_with("//"));
+        let entries = search_path_entries(&text);
+        let entries = entries.iter().filter(|entry| !entry.is_empty());
         let entries = entries.map(|entry| match entry.split_once('=') {
             Some((name, place)) => (name.to_owned(), directory.join(place)),
             None => (String::new(), directory.join(entry)),

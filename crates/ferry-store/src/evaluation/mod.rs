@@ -20,7 +20,8 @@ pub use description::Description;
 pub use error::EvaluationError;
 pub use object::EvaluationObject;
 pub use recorded::Evaluation;
-pub use restored::Restored;
+pub use restored::{Restored, search_path_entries};
+pub use stage::normal;
 pub use unpack::{Unpacked, unpack};
 
 /// Names in the object.

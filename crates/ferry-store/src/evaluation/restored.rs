@@ -116,17 +116,7 @@ impl Restored {
 
     /// `NIX_PATH` with the directories where they are here.
     fn search_path(&self, recorded: &str) -> String {
-        let mut entries: Vec<String> = Vec::new();
-        for part in recorded.split(':') {
-            // `nixpkgs=https://…` is one entry.
-            match entries.last_mut() {
-                Some(last) if part.starts_with("//") => {
-                    last.push(':');
-                    last.push_str(part);
-                }
-                _ => entries.push(part.to_owned()),
-            }
-        }
+        let entries = search_path_entries(recorded);
         let entries: Vec<String> = entries.iter().map(|entry| self.translated(entry)).collect();
         entries.join(":")
     }
@@ -152,4 +142,21 @@ impl Restored {
         }
         word.to_owned()
     }
+}
+
+/// The entries of a `NIX_PATH`: directories and URLs, with `NAME=` in front or without.
+#[must_use]
+pub fn search_path_entries(text: &str) -> Vec<String> {
+    let mut entries: Vec<String> = Vec::new();
+    for part in text.split(':') {
+        // `nixpkgs=https://…` is one entry.
+        match entries.last_mut() {
+            Some(last) if part.starts_with("//") => {
+                last.push(':');
+                last.push_str(part);
+            }
+            _ => entries.push(part.to_owned()),
+        }
+    }
+    entries
 }

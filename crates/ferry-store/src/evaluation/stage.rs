@@ -201,19 +201,18 @@ fn parts(path: &Path) -> Vec<PathBuf> {
     names
 }
 
-/// An absolute path without `.` and `..`, as its words say.
-pub(super) fn normal(path: &Path) -> PathBuf {
-    let mut found = PathBuf::from("/");
+/// A path without `.` and `..`, as its words say: Nix takes these away without looking at the disk.
+#[must_use]
+pub fn normal(path: &Path) -> PathBuf {
+    let mut normal = PathBuf::new();
     for part in path.components() {
         match part {
-            Component::ParentDir => {
-                found.pop();
-            }
-            Component::Normal(name) => found.push(name),
-            _ => {}
+            Component::CurDir => {}
+            Component::ParentDir => drop(normal.pop()),
+            other => normal.push(other),
         }
     }
-    found
+    normal
 }
 
 fn too_many_links(path: &Path) -> EvaluationError {

@@ -1,16 +1,16 @@
 //! An evaluation object laid out again, to be worked with.
 
 use std::fs::{self, File};
-use std::io::{self, BufReader, Read};
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
-use ferry_formats::hash::NarHasher;
 use ferry_formats::{PathInfo, nar};
 
 use super::error::{EvaluationError, Result};
 use super::restored::Restored;
 use super::{git, name};
 use crate::Store;
+use crate::hashed::Hashed;
 use crate::local::restore::{Form, restore};
 
 /// A registry of flakes in which nothing is.
@@ -83,8 +83,7 @@ fn write(store: &dyn Store, info: &PathInfo, parent: &Path) -> Result<()> {
     let mut outcome = Ok(());
     store
         .read_nars(std::slice::from_ref(info), &mut |_, nar| {
-            let hashing = Hashing { nar, hasher: NarHasher::default() };
-            let mut reader = BufReader::with_capacity(64 << 10, hashing);
+            let mut reader = BufReader::with_capacity(64 << 10, Hashed::new(nar));
             let restored = restore(&mut reader, handle_of(&handle), "tree", Form::Writable);
             outcome = match restored {
                 Err(nar::Error::Io(source)) => Err(EvaluationError::Io {
@@ -122,17 +121,4 @@ fn track(evaluation: &Restored) -> Vec<String> {
     let tracked = trees.iter().map(|tree| git::track_all(tree));
     let failed = tracked.filter_map(|outcome| outcome.err());
     failed.map(|error| format!("{error} (a flake there is its whole directory, then)")).collect()
-}
-
-struct Hashing<'a> {
-    nar: &'a mut dyn Read,
-    hasher: NarHasher,
-}
-
-impl Read for Hashing<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.nar.read(buffer)?;
-        self.hasher.update(buffer.get(..count).unwrap_or_default());
-        Ok(count)
-    }
 }

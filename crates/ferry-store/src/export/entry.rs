@@ -4,7 +4,6 @@ use std::io::{self, BufReader, Read, Write};
 use std::ops::Range;
 
 use ferry_formats::derivation::{self, Output};
-use ferry_formats::hash::NarHasher;
 use ferry_formats::nar::{self, Event};
 use ferry_formats::{ContentAddress, NarHash, PathInfo, StoreDir, StorePath, content_address};
 use sha2::{Digest as _, Sha256};
@@ -13,6 +12,7 @@ use super::{MAGIC, NOTHING, OBJECT};
 use crate::admission::MAX_DERIVATION_NAR;
 use crate::daemon::one_nar::OneNar;
 use crate::daemon::wire::{read_bytes, read_u64};
+use crate::hashed::Hashed;
 
 /// Most references that one object may have; real ones have thousands.
 const MAX_REFERENCES: u64 = 1 << 20;
@@ -155,7 +155,7 @@ struct Content {
 }
 
 fn read_nar<R: Read>(input: &mut Counted<R>) -> Result<Content, Malformed> {
-    let hashed = Hashed { reader: OneNar::new(input), hasher: NarHasher::default() };
+    let hashed = Hashed::new(OneNar::new(input));
     let mut reader = BufReader::with_capacity(64 << 10, hashed);
     let mut file = None;
     nar::decode(&mut reader, |event| {
@@ -176,19 +176,6 @@ fn read_nar<R: Read>(input: &mut Counted<R>) -> Result<Content, Malformed> {
         None => (None, None),
     };
     Ok(Content { nar_hash, file, text })
-}
-
-struct Hashed<R> {
-    reader: R,
-    hasher: NarHasher,
-}
-
-impl<R: Read> Read for Hashed<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.reader.read(buffer)?;
-        self.hasher.update(buffer.get(..count).unwrap_or_default());
-        Ok(count)
-    }
 }
 
 /// Hashes a file, and keeps it as long as it may be a derivation.

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
+use ferry_store::evaluation::normal;
 use rnix::SyntaxKind;
 
 /// Larger files are no Nix expressions, in bytes.
@@ -126,19 +127,6 @@ fn has_revision<'a>(next: impl Fn(usize) -> Option<(SyntaxKind, &'a str)>) -> bo
         // It comes from elsewhere.
         _ => true,
     }
-}
-
-/// A path without `.` and `..`, which Nix takes away without looking at the disk.
-pub(super) fn normal(path: &Path) -> PathBuf {
-    let mut normal = PathBuf::new();
-    for part in path.components() {
-        match part {
-            Component::CurDir => {}
-            Component::ParentDir => drop(normal.pop()),
-            other => normal.push(other),
-        }
-    }
-    normal
 }
 
 #[cfg(test)]

@@ -33,7 +33,8 @@ pub struct BinaryCache {
     settings: WriteSettings,
     pub(crate) scratch: PathBuf,
     /// Set once its `nix-cache-info` was looked at.
-    checked: OnceLock<()>,
+    /// Its `nix-cache-info`, once that was read and found to be of this store.
+    pub(crate) checked: OnceLock<Vec<u8>>,
     /// Made when something is written that is not a path.
     staging: OnceLock<Staging>,
     /// Where the NARs of the paths are that it was asked about.
@@ -167,7 +168,7 @@ impl BinaryCache {
                 expected: self.store_dir.as_str().to_owned(),
             }),
             _ => {
-                self.checked.get_or_init(|| ());
+                self.checked.get_or_init(|| info);
                 Ok(true)
             }
         }

@@ -6,13 +6,14 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use ferry_formats::build_trace::{DrvOutput, Realisation};
+use ferry_formats::build_trace::Realisation;
 use ferry_formats::narinfo::{self, CacheInfo, Narinfo};
 use ferry_formats::{NarHash, NixHash, PathInfo, StoreDir, StorePath};
 use ferry_store::admission::Plan;
 use ferry_store::http::HttpOptions;
 use ferry_store::message::harmless;
 use ferry_store::parallel::in_parallel;
+use ferry_store::realisations::NotTaken;
 use ferry_store::{Destination, NarVisitor, Result, SignatureCheck, Store, StoreWriter};
 
 use crate::compression::Compression;
@@ -381,7 +382,7 @@ impl Destination for BinaryCache {
         true
     }
 
-    fn add_realisations(&self, offered: &[Realisation]) -> Result<Vec<DrvOutput>> {
+    fn add_realisations(&self, offered: &[Realisation]) -> Result<NotTaken> {
         realisations::add(self, offered)
     }
 

@@ -35,7 +35,7 @@ use crate::place::{CACHE_INFO, Listed};
 pub(crate) use address::BucketAddress;
 use credentials::{NoCredentials, with_credentials};
 use transport::{Long, Transport};
-use upload::Slots;
+use upload::{PART, Slots};
 
 /// A bucket, or what is below one name in it.
 pub(crate) struct Bucket {
@@ -46,6 +46,9 @@ pub(crate) struct Bucket {
     /// What stands in front of the names of all files.
     prefix: String,
     storage_class: Option<String>,
+    /// Bytes to a part of a file, and how large a file may be that goes in one piece.
+    part_size: u64,
+    in_parts_above: u64,
     connections: usize,
     slots: Slots,
 }
@@ -93,6 +96,8 @@ impl Bucket {
             url,
             prefix: address.prefix().to_owned(),
             storage_class: address.storage_class.clone(),
+            part_size: address.part_size.unwrap_or(PART),
+            in_parts_above: address.in_parts_above.or(address.part_size).unwrap_or(PART),
             connections: options.connections.max(1),
             slots: Slots::new(),
         };

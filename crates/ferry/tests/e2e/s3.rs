@@ -173,6 +173,7 @@ fn an_address_that_makes_no_sense_is_refused_as_such() {
         ("s3://b?addressing-style=odd", "`addressing-style=odd`"),
         ("s3://b?endpoint=ftp://host", "`endpoint` is not the URL of a server"),
         ("s3://b?narinfo-compression=br", "`narinfo-compression`"),
+        ("s3://b?multipart-upload=false", "raise `multipart-threshold`"),
         ("file:///data/x?region=eu-west-1", "`region` is not known"),
     ] {
         let failed = ferry(&machine, ["copy", "--all", "--from", from, "--to", "/data/y"]).fails();

@@ -6,13 +6,14 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use ferry_formats::build_trace::{DrvOutput, Realisation};
+use ferry_formats::build_trace::Realisation;
 use ferry_formats::narinfo::{self, CacheInfo, Narinfo};
 use ferry_formats::{NarHash, NixHash, PathInfo, StoreDir, StorePath};
 use ferry_store::admission::Plan;
 use ferry_store::http::HttpOptions;
 use ferry_store::message::harmless;
 use ferry_store::parallel::in_parallel;
+use ferry_store::realisations::NotTaken;
 use ferry_store::{Destination, NarVisitor, Result, SignatureCheck, Store, StoreWriter};
 
 use crate::compression::Compression;
@@ -33,7 +34,8 @@ pub struct BinaryCache {
     settings: WriteSettings,
     pub(crate) scratch: PathBuf,
     /// Set once its `nix-cache-info` was looked at.
-    checked: OnceLock<()>,
+    /// Its `nix-cache-info`, once that was read and found to be of this store.
+    pub(crate) checked: OnceLock<Vec<u8>>,
     /// Made when something is written that is not a path.
     staging: OnceLock<Staging>,
     /// Where the NARs of the paths are that it was asked about.
@@ -167,7 +169,7 @@ impl BinaryCache {
                 expected: self.store_dir.as_str().to_owned(),
             }),
             _ => {
-                self.checked.get_or_init(|| ());
+                self.checked.get_or_init(|| info);
                 Ok(true)
             }
         }
@@ -380,7 +382,7 @@ impl Destination for BinaryCache {
         true
     }
 
-    fn add_realisations(&self, offered: &[Realisation]) -> Result<Vec<DrvOutput>> {
+    fn add_realisations(&self, offered: &[Realisation]) -> Result<NotTaken> {
         realisations::add(self, offered)
     }
 

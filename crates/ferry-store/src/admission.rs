@@ -143,7 +143,7 @@ pub fn realisations(
     offered: Vec<Realisation>,
     destination: &dyn Destination,
 ) -> (Vec<Realisation>, Vec<DrvOutput>) {
-    let SignatureCheck::Here(policy) = destination.signature_check() else {
+    let Some(policy) = destination.realisation_trust() else {
         return (offered, Vec::new());
     };
     let (taken, refused): (Vec<_>, Vec<_>) = offered.into_iter().partition(|realisation| {

@@ -9,6 +9,7 @@ use ferry_formats::{PathInfo, StorePath};
 use crate::admission::{self, Checks, Plan};
 use crate::closure::closure;
 use crate::progress::Progress;
+use crate::realisations::NotTaken;
 use crate::{Destination, Error, Result, SignatureCheck, Store};
 
 /// What a copy did.
@@ -26,8 +27,8 @@ pub struct CopyReport {
     pub realisations: usize,
     /// The same that was not taken: no trusted key has signed it.
     pub untrusted_realisations: Vec<DrvOutput>,
-    /// The same that was not taken: there the output has another path.
-    pub other_realisations: Vec<DrvOutput>,
+    /// The same that was not taken, but for the signatures.
+    pub realisations_not_taken: NotTaken,
 }
 
 /// So often is copied again what somebody takes away meanwhile.
@@ -61,8 +62,8 @@ pub fn copy(
     let mut report = copy_paths(source, destination, paths, &taken, sign_with, progress)?;
     report.untrusted_realisations = untrusted;
     if !taken.is_empty() {
-        report.other_realisations = destination.add_realisations(&taken)?;
-        report.realisations = taken.len() - report.other_realisations.len();
+        report.realisations_not_taken = destination.add_realisations(&taken)?;
+        report.realisations = taken.len() - report.realisations_not_taken.len();
     }
     Ok(report)
 }

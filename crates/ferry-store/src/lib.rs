@@ -31,6 +31,7 @@ pub mod new_derivations;
 pub mod nix_conf;
 pub mod parallel;
 pub mod progress;
+pub mod realisations;
 pub mod reference_sites;
 pub mod selection;
 pub mod shard;

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::io::Read;
 
-use ferry_formats::build_trace::{DrvOutput, Realisation};
+use ferry_formats::build_trace::Realisation;
 use ferry_formats::derivation::OutputPaths;
 use ferry_formats::{NarHash, PathInfo, StoreDir, StorePath};
 
 use crate::admission::{Admitted, Plan};
+use crate::realisations::NotTaken;
 use crate::trust::TrustPolicy;
 use crate::{Error, Result};
 
@@ -193,14 +194,23 @@ pub trait Destination {
         false
     }
 
+    /// Whose signatures of what became of outputs count, if that is looked at before they come
+    /// here: a destination that checks those of paths does not check these.
+    fn realisation_trust(&self) -> Option<&TrustPolicy> {
+        match self.signature_check() {
+            SignatureCheck::Here(policy) => Some(policy),
+            SignatureCheck::ByDestination | SignatureCheck::NotNeeded => None,
+        }
+    }
+
     /// Keeps what became of outputs; their paths are valid in it. What it has stays: it answers
-    /// the outputs that have another path there. Whoever writes all of it at once has them from
-    /// the [`Plan`] already.
+    /// the outputs that have another path there, and those that it could not be told about.
+    /// Whoever writes all of it at once has them from the [`Plan`] already.
     ///
     /// # Errors
     /// When it cannot be written to.
-    fn add_realisations(&self, _realisations: &[Realisation]) -> Result<Vec<DrvOutput>> {
-        Ok(Vec::new())
+    fn add_realisations(&self, _realisations: &[Realisation]) -> Result<NotTaken> {
+        Ok(NotTaken::default())
     }
 
     /// Whether it has what the build of a derivation has printed; nothing where it keeps no such

@@ -193,7 +193,7 @@ impl StoreUri {
                 OpenStore::Local(Box::new(store))
             }
             Self::Daemon(address, store_dir) => {
-                OpenStore::Daemon(DaemonStore::new(address, store_dir, options))
+                OpenStore::Daemon(DaemonStore::new(address, store_dir, options).with_trust(trust))
             }
         }
     }

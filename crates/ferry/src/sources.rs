@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ferry_bundle::{Bundle, BundleError};
-use ferry_cache::{BinaryCache, CacheAddress};
+use ferry_cache::{BinaryCache, CacheAddress, RealisedIn};
 use ferry_formats::StoreDir;
 use ferry_graph::{Explorer, Facts};
 use ferry_store::closure::{closure, unreferenced};
@@ -118,6 +118,14 @@ impl OpenSource {
         Some(self.any_store()).filter(|_| !matches!(self, Self::Cache(_)))
     }
 
+    /// As a binary cache, if it is one.
+    pub(crate) fn cache(&self) -> Option<&BinaryCache> {
+        match self {
+            Self::Cache(cache) => Some(cache),
+            _ => None,
+        }
+    }
+
     /// As a store that can be copied from.
     pub(crate) fn any_store(&self) -> &dyn Store {
         match self {
@@ -216,9 +224,24 @@ impl<'o> OpenSources<'o> {
 
     /// A graph to be filled from all of them.
     pub(crate) fn explorer(&self, context: &Context) -> Result<Explorer<'_>, Failure> {
+        self.explorer_realised_in(context, &[])
+    }
+
+    /// The same, with the paths that these caches know of outputs that have none before they are
+    /// built.
+    pub(crate) fn explorer_realised_in<'a>(
+        &'a self,
+        context: &Context,
+        caches: &[&'a BinaryCache],
+    ) -> Result<Explorer<'a>, Failure> {
         let mut explorer = Explorer::new(self.store_dir.clone());
         for store in &self.stores {
-            explorer.add_source(store.facts());
+            explorer.add_source(match (caches.is_empty(), store.store()) {
+                (false, Some(texts)) => {
+                    Box::new(RealisedIn::new(store.facts(), texts, caches.to_vec()))
+                }
+                _ => store.facts(),
+            });
         }
         for file in &self.options.references_graph {
             let graph = ReferencesGraph::read(file, &self.store_dir).map_err(Failure::new)?;

@@ -3,13 +3,16 @@
 
 mod connection;
 pub(crate) mod one_nar;
+mod realisations;
 pub(crate) mod wire;
 mod writer;
 
+use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use ferry_formats::build_trace::Realisation;
 use ferry_formats::keys::parse_signature;
 use ferry_formats::{ContentAddress, NarHash, PathInfo, StoreDir, StorePath};
 
@@ -17,7 +20,9 @@ pub use connection::Trusted;
 
 use crate::admission::Plan;
 use crate::progress::{Progress, Silent};
+use crate::realisations::NotTaken;
 use crate::store::NarVisitor;
+use crate::trust::TrustPolicy;
 use crate::{Destination, Error, Protection, Result, SignatureCheck, Store, StoreWriter};
 use connection::{Connection, Operation};
 use one_nar::OneNar;
@@ -61,6 +66,7 @@ pub struct DaemonStore {
     address: Address,
     store_dir: StoreDir,
     options: DaemonOptions,
+    trust: TrustPolicy,
     idle: Mutex<Vec<Connection>>,
 }
 
@@ -72,7 +78,15 @@ impl DaemonStore {
     /// The store of the daemon at `address`. Connects when first asked something.
     #[must_use]
     pub fn new(address: Address, store_dir: StoreDir, options: DaemonOptions) -> Self {
-        Self { address, store_dir, options, idle: Mutex::default() }
+        let nobody = TrustPolicy { require_signatures: true, trusted_public_keys: Vec::new() };
+        Self { address, store_dir, options, trust: nobody, idle: Mutex::default() }
+    }
+
+    /// The same, with whose signatures count of what became of outputs. The daemon looks at those
+    /// of paths, and at none of these.
+    #[must_use]
+    pub fn with_trust(self, trust: TrustPolicy) -> Self {
+        Self { trust, ..self }
     }
 
     /// Nix's version on the other side, and whether it trusts us.
@@ -297,6 +311,10 @@ impl Store for DaemonStore {
         Ok(())
     }
 
+    fn realisations(&self, paths: &BTreeMap<StorePath, PathInfo>) -> Result<Vec<Realisation>> {
+        realisations::of_paths(self, paths)
+    }
+
     fn protect(&self, paths: &[StorePath]) -> Result<Protection> {
         // Temporary roots live as long as the connection on which they were asked for.
         let mut connection = self.connect()?;
@@ -341,6 +359,18 @@ impl Destination for DaemonStore {
 
     fn signature_check(&self) -> SignatureCheck<'_> {
         SignatureCheck::ByDestination
+    }
+
+    fn takes_realisations(&self) -> bool {
+        true
+    }
+
+    fn realisation_trust(&self) -> Option<&TrustPolicy> {
+        Some(&self.trust)
+    }
+
+    fn add_realisations(&self, offered: &[Realisation]) -> Result<NotTaken> {
+        Ok(realisations::add(self, offered))
     }
 
     fn writer<'a>(&'a self, plan: &'a Plan) -> Result<Box<dyn StoreWriter + 'a>> {

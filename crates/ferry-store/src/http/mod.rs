@@ -33,7 +33,7 @@ use metered::Metered;
 pub use error::{HttpError, Tries};
 pub use exchange::Exchange;
 pub use options::{HttpOptions, HttpProxy, HttpTimeouts};
-pub use s3::{S3Credentials, S3Options};
+pub use s3::{ContainerToken, S3Credentials, S3Options, Secret};
 // What `Exchange` consists of.
 pub use ureq::http::{HeaderMap, Method, Response, Uri};
 

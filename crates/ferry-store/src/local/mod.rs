@@ -22,7 +22,7 @@ use std::io::{ErrorKind, Read};
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
-use ferry_formats::build_trace::{DrvOutput, Realisation};
+use ferry_formats::build_trace::Realisation;
 use ferry_formats::{NarHash, PathInfo, StoreDir, StorePath};
 
 pub use layout::Layout;
@@ -34,6 +34,7 @@ pub(crate) use unregistered::hash_tree;
 use crate::admission::Plan;
 use crate::daemon::{Address, DaemonOptions, DaemonStore};
 use crate::facts::LocalFacts;
+use crate::realisations::NotTaken;
 use crate::store::NarVisitor;
 use crate::trust::TrustPolicy;
 use crate::{Destination, Error, Protection, Result, SignatureCheck, Store, StoreWriter};
@@ -196,8 +197,9 @@ impl Destination for LocalStore {
         true
     }
 
-    fn add_realisations(&self, offered: &[Realisation]) -> Result<Vec<DrvOutput>> {
-        realisations::add(&self.layout, offered)
+    fn add_realisations(&self, offered: &[Realisation]) -> Result<NotTaken> {
+        let other = realisations::add(&self.layout, offered)?;
+        Ok(NotTaken { other, ..NotTaken::default() })
     }
 
     fn has_build_log(&self, derivation: &StorePath) -> Result<Option<bool>> {

@@ -48,7 +48,9 @@ pub(crate) fn run(context: &Context, options: &Missing) -> Result<ExitCode, Fail
 
     let installables = Installables { context, store_dir, store: &sources.address };
     let Named { installables: named, also } = Named::of(&options.what, &installables)?;
-    let mut queries = Queries::new(context, sources.explorer(context)?, &sources.address);
+    let realised_in: Vec<_> = caches.iter().filter_map(OpenSource::cache).collect();
+    let explorer = sources.explorer_realised_in(context, &realised_in)?;
+    let mut queries = Queries::new(context, explorer, &sources.address);
     let mut set = queries.evaluate_set(&options.what.query_file, &options.what.set, &named)?;
     queries.tell_doubts();
     selection::require_facts_of_derivations(&queries.explorer)?;

@@ -42,6 +42,8 @@ mod prune;
 mod query;
 mod realisations;
 mod s3;
+mod s3_care;
+mod s3_keys;
 mod salvage;
 mod seed;
 mod stores;

@@ -14,7 +14,7 @@ use ferry_store::{Error, Result};
 use crate::directory::Staging;
 use crate::place::Listed;
 use crate::walk::{Found, narinfo_files};
-use crate::{BinaryCache, CacheError};
+use crate::{BinaryCache, CacheError, sweep};
 
 /// After how many narinfos those that were changed are brought to the disk.
 const BATCH: usize = 1000;
@@ -153,6 +153,8 @@ impl BinaryCache {
             return Ok(());
         }
         staging.flush()?;
+        // A sweep in between would see its narinfo come back without what that refers to.
+        let _quiet = sweep::quiet(&self.place)?;
         let done = in_parallel(&changed, self.place.puts_at_a_time(), |one| {
             self.replace(one, options, staging)
         })?;

@@ -39,6 +39,7 @@ pub mod shown_derivations;
 mod store;
 pub mod trust;
 pub mod uri;
+mod whole_file;
 
 pub use copy::{CopyReport, copy};
 pub use error::{Error, Result};

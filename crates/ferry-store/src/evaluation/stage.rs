@@ -61,13 +61,18 @@ impl Stage {
         self.take(path, &|_| true)
     }
 
-    /// Copies something to a place of its own.
-    pub(super) fn take_to(&mut self, from: &Path, to: &Path) -> Result<()> {
+    /// Copies something to a place of its own; `leave_out` tells what in it does not come along.
+    pub(super) fn take_to(
+        &mut self,
+        from: &Path,
+        to: &Path,
+        leave_out: &dyn Fn(&Path) -> bool,
+    ) -> Result<()> {
         if let Some(parent) = to.parent() {
             fs::create_dir_all(parent)
                 .map_err(EvaluationError::io(format!("create {}", parent.display())))?;
         }
-        self.copy(from, to, &|_| false, 0)
+        self.copy(from, to, leave_out, 0)
     }
 
     /// Makes the directories above a path, with the links that lead to it, and returns where it

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ferry_bundle::{Bundle, BundleError};
-use ferry_cache::{BinaryCache, CacheAddress, RealisedIn};
+use ferry_cache::{BinaryCache, CacheAddress, realised_in};
 use ferry_formats::StoreDir;
 use ferry_graph::{Explorer, Facts};
 use ferry_store::closure::{closure, unreferenced};
@@ -238,7 +238,7 @@ impl<'o> OpenSources<'o> {
         for store in &self.stores {
             explorer.add_source(match (caches.is_empty(), store.store()) {
                 (false, Some(texts)) => {
-                    Box::new(RealisedIn::new(store.facts(), texts, caches.to_vec()))
+                    Box::new(realised_in(store.facts(), texts, caches.to_vec()))
                 }
                 _ => store.facts(),
             });

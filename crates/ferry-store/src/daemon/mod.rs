@@ -15,10 +15,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ferry_formats::build_trace::Realisation;
 use ferry_formats::keys::parse_signature;
 use ferry_formats::{ContentAddress, NarHash, PathInfo, StoreDir, StorePath};
+use ferry_graph::Facts;
 
 pub use connection::Trusted;
 
 use crate::admission::Plan;
+use crate::facts::{RealisedIn, StoreFacts};
 use crate::progress::{Progress, Silent};
 use crate::realisations::NotTaken;
 use crate::store::NarVisitor;
@@ -125,6 +127,17 @@ impl DaemonStore {
             connection.talk(|connection| read_string(&mut connection.reader))?;
             Ok(true)
         })
+    }
+
+    /// What it knows, for one graph.
+    #[must_use]
+    pub fn facts(&self) -> impl Facts + '_ {
+        let facts = match &self.address {
+            Address::Socket(_) => StoreFacts::new(self),
+            // Such as ssh.
+            Address::Command(_) => StoreFacts::over_network(self),
+        };
+        RealisedIn::new(Box::new(facts), self, |outputs| realisations::paths_of(self, outputs))
     }
 
     /// Where the daemon is.

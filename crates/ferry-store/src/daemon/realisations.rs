@@ -13,7 +13,7 @@ use super::DaemonStore;
 use super::connection::Operation;
 use super::wire::read_strings;
 use crate::realisations::{NotTaken, can_float, candidates, dependencies_first, follow};
-use crate::{Result, Store as _};
+use crate::{Error, Result, Store as _};
 
 /// Those of which the output is among `paths`.
 pub(super) fn of_paths(
@@ -29,12 +29,31 @@ pub(super) fn of_paths(
     let ids = candidates(store, paths, &mut all.iter())?;
     let found =
         follow(ids, paths, |ids| ids.iter().map(|id| query(store, id)).collect::<Result<Vec<_>>>());
-    found.or_else(|error| {
-        // Without `ca-derivations` some say nothing to this, and hang up; and then they know of no
-        // such thing.
-        tracing::debug!(%error, "a daemon knows of no realisations");
-        store.hello().map(|_| Vec::new())
-    })
+    found.or_else(|error| knows_none(store, &error).map(|()| Vec::new()))
+}
+
+/// The paths that outputs got, each of which may be filed under several things.
+pub(super) fn paths_of(
+    store: &DaemonStore,
+    outputs: &[Vec<DrvOutput>],
+) -> Result<Vec<Option<StorePath>>> {
+    let path = |keys: &Vec<DrvOutput>| {
+        for key in keys {
+            if let Some(found) = query(store, key)? {
+                return Ok(Some(found.path));
+            }
+        }
+        Ok(None)
+    };
+    let found: Result<Vec<_>> = outputs.iter().map(path).collect();
+    found.or_else(|error| knows_none(store, &error).map(|()| vec![None; outputs.len()]))
+}
+
+/// Without `ca-derivations` some daemons say nothing when they are asked, and hang up; and then they
+/// know of no such thing. Those that cannot be reached are another matter.
+fn knows_none(store: &DaemonStore, error: &Error) -> Result<()> {
+    tracing::debug!(%error, "a daemon knows of no realisations");
+    store.hello().map(drop)
 }
 
 /// What a daemon knows of an output.

@@ -7,7 +7,8 @@
 //! | [`ReferencesGraph`], what Nix writes into a build for `exportReferencesGraph` | yes | | |
 //! | [`Trace`], a recorded evaluation | | | yes |
 //!
-//! Binary caches, which know run dependencies, are the business of `ferry-cache`.
+//! [`RealisedIn`] adds to one of them the paths that outputs got which have none before they are
+//! built. Binary caches, which know run dependencies, are the business of `ferry-cache`.
 
 mod derivations;
 mod local;
@@ -16,6 +17,7 @@ mod local;
 mod local_tests;
 mod objects;
 mod realised;
+mod realised_in;
 mod references_graph;
 mod references_json;
 mod references_text;
@@ -27,6 +29,7 @@ mod trace_write;
 
 pub(crate) use derivations::read_one as read_derivation;
 pub use local::LocalFacts;
+pub use realised_in::RealisedIn;
 pub use references_graph::{ReferencesGraph, ReferencesGraphEntry, ReferencesGraphError};
 pub use store::{StoreFacts, enter_derivations};
 pub use trace::{

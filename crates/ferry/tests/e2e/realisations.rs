@@ -199,11 +199,17 @@ fn through_a_daemon_realisations_come_and_go_and_one_that_takes_none_is_told_of(
         let to_cache = ["copy", &output, "--from", "daemon", "--to", "file:///data/own"];
         let told = ferry(&sender, to_cache).succeed().stderr;
         assert!(told.contains("realisations known there now"), "{version}: {told}");
-        drop(sending);
         let own = realisations(&sender, "/data/own");
+        // By its derivation, too.
+        let file = sender.expression("floating.nix");
+        let derivation = sender.command("nix-instantiate").args([&file, "-A", "middle"]).ok();
+        let name = format!("{derivation}^out");
+        let by_name = ["query", &name, "--store", "daemon"];
+        assert_eq!(ferry(&sender, by_name).ok(), output, "{version}");
         for (name, text) in realisations(&sender, "/data/nix") {
             assert_eq!(own.get(&name), Some(&text), "{version}: {name}");
         }
+        drop(sending);
 
         // Into one.
         let trusted = format!("trusted-public-keys = {}", key.public);
@@ -284,5 +290,12 @@ fn what_a_cache_has_of_a_content_addressed_derivation_is_not_missing() {
         shell(&receiver, "rm -r /data/nix/realisations").ok();
         let told = ask();
         assert_ne!(told["built"], Value::Array(Vec::new()), "{version}: {told}");
+        // As Nix from 2.35 on has it.
+        let directory = format!("/data/nix/build-trace-v2/{}", &derivation["/nix/store/".len()..]);
+        let out_path = &output["/nix/store/".len()..];
+        let text = format!(r#"{{"outPath":"{out_path}","signatures":[]}}"#);
+        receiver.write(format!("{directory}/out.doi"), text);
+        let told = ask();
+        assert_eq!((&told["missing"], &told["built"]), (&0.into(), &Value::Array(Vec::new())));
     }
 }

@@ -105,7 +105,7 @@ fn fifty_copies_that_are_killed_leave_what_is_whole_and_what_nix_reads() {
     const KILLS: usize = 50;
     let (Some(world), Some(server)) = (World::open(), S3Server::start()) else { return };
     let sender = machine(&world, NixVersion::V2_34);
-    let derivation = big_graph(&sender, 80);
+    let derivation = big_graph(&sender, 100);
     let to = address(&server, "cache", "&compression=none");
     let copy = || ferry(&sender, ["copy", &derivation, "--set", "recipe", "--to", &to]).online();
     let directory = server.bucket("cache");

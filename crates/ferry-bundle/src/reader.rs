@@ -1,6 +1,6 @@
 //! A bundle as a store to copy from.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -11,6 +11,7 @@ use ferry_formats::derivation::OutputPaths;
 use ferry_formats::keys::{PublicKey, Signature};
 use ferry_formats::{PathInfo, StoreDir, StorePath, derivation};
 use ferry_store::{Error, NarRanges, NarVisitor, Store};
+use hashbrown::HashMap;
 
 use crate::head::{self, Head};
 use crate::order::Place;

@@ -180,13 +180,11 @@ fn check_references(
 ) -> Result<Vec<StorePath>> {
     // Each path is asked about as often as something refers to it.
     let known: HashSet<&StorePath> = there.iter().chain(to_add.keys()).collect();
-    let outside: HashSet<&StorePath> = to_add
-        .values()
-        .flat_map(PathInfo::other_references)
-        .filter(|reference| !known.contains(reference))
-        .collect();
-    let mut outside: Vec<StorePath> = outside.into_iter().cloned().collect();
-    outside.sort();
+    let references = to_add.par_iter().flat_map_iter(|(_, info)| info.other_references());
+    let mut outside: Vec<&StorePath> = references.filter(|path| !known.contains(path)).collect();
+    outside.sort_unstable();
+    outside.dedup();
+    let outside: Vec<StorePath> = outside.into_iter().cloned().collect();
     let present = destination.present(&outside)?;
     let store_dir = destination.store_dir();
     let (mut there, mut absent) = (Vec::new(), Vec::new());
@@ -308,16 +306,17 @@ impl Admitted<'_> {
     ///
     /// # Errors
     /// When it cannot be read, and every way in which it is not what was promised.
-    pub fn read_whole(self) -> Result<(Vec<u8>, Verified)> {
+    pub fn read_whole(mut self) -> Result<(Vec<u8>, Verified)> {
         let Self { info, store_dir, .. } = self;
         let mut bytes = Vec::with_capacity(usize::try_from(info.nar_size).unwrap_or_default());
-        let verified = self.verify(|nar| match nar.read_to_end(&mut bytes) {
+        self.check(None, |nar| match nar.read_to_end(&mut bytes) {
             Ok(_) => Ok(()),
             Err(error) => {
                 let path = store_dir.render_path(&info.path);
                 Err(Error::reading(format!("read the NAR of {path}"))(error))
             }
         })?;
+        let verified = self.conclude(&bytes)?;
         Ok((bytes, verified))
     }
 
@@ -325,14 +324,25 @@ impl Admitted<'_> {
     ///
     /// # Errors
     /// What `consume` fails with, and every way in which the NAR is not what was promised.
-    pub fn verify(self, consume: impl FnOnce(&mut dyn Read) -> Result<()>) -> Result<Verified> {
+    pub fn verify(mut self, consume: impl FnOnce(&mut dyn Read) -> Result<()>) -> Result<Verified> {
+        let kept = self.info.path.is_derivation().then(Vec::new);
+        let kept = self.check(kept, consume)?;
+        self.conclude(&kept.unwrap_or_default())
+    }
+
+    /// Checks what goes by, and keeps it where it is to be kept.
+    fn check(
+        &mut self,
+        kept: Option<Vec<u8>>,
+        consume: impl FnOnce(&mut dyn Read) -> Result<()>,
+    ) -> Result<Option<Vec<u8>>> {
         let rendered = || self.store_dir.render_path(&self.info.path);
         let mut reader = CheckedNar {
-            nar: self.nar,
+            nar: &mut *self.nar,
             remaining: self.info.nar_size,
             hasher: NarHasher::default(),
             content_address: ContentAddressHasher::new(self.info),
-            kept: self.info.path.is_derivation().then(Vec::new),
+            kept,
             progress: self.progress,
         };
         consume(&mut reader)?;
@@ -359,11 +369,16 @@ impl Admitted<'_> {
                 reason: source.to_string(),
             })?;
         }
+        Ok(kept)
+    }
+
+    /// Checks what a derivation says, once its NAR has been found right.
+    fn conclude(self, nar: &[u8]) -> Result<Verified> {
         let mut outputs = Vec::new();
-        if let Some(nar) = kept {
+        if self.info.path.is_derivation() {
             // Nix takes every object of such a name for a derivation.
-            let text = nar::file_contents(&nar).ok_or_else(|| Error::MalformedNar {
-                path: rendered(),
+            let text = nar::file_contents(nar).ok_or_else(|| Error::MalformedNar {
+                path: self.store_dir.render_path(&self.info.path),
                 reason: "it is named like a derivation, and is not a plain file".to_owned(),
             })?;
             let path = &self.info.path;

@@ -9,6 +9,7 @@ mod ranges;
 mod reader;
 pub(crate) mod realisations;
 mod registrar;
+mod registration;
 pub(crate) mod restore;
 mod roots;
 mod schema;

@@ -50,3 +50,4 @@ mod trace;
 mod trace_commands;
 mod trust;
 mod volumes;
+mod watched;

@@ -4,27 +4,66 @@
 //! long `ferry pack` would leave its gigabytes behind.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, Once, PoisonError};
+use std::thread;
+
+use rustix::process::{Pid, Signal, kill_process};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::SignalsInfo;
+use signal_hook::iterator::exfiltrator::raw::WithRawSiginfo;
 
 /// What is being written.
 static UNFINISHED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
+/// The process of a user's own command, while there is one: the signals are for that.
+static COMMAND: Mutex<Option<u32>> = Mutex::new(None);
+
+/// Set when the signals are listened to.
+static LISTENING: Once = Once::new();
+
 /// Exit code of an interrupted program, as shells have it for the interrupt from the keyboard.
 const INTERRUPTED: i32 = 130;
+
+/// How a signal says that it comes from the terminal, and so to all that runs there: `SI_KERNEL`.
+const FROM_TERMINAL: i32 = 0x80;
 
 /// Removes `file` if the program is interrupted before [`finished`].
 pub(crate) fn begin(file: &Path) {
     UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner).push(file.to_owned());
-    // A handler that cannot be set leaves things as they are: the file is kept.
-    let _ = ctrlc::set_handler(|| {
-        for file in &*UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner) {
-            let _ = std::fs::remove_file(file).or_else(|_| std::fs::remove_dir_all(file));
+    LISTENING.call_once(|| {
+        // Signals that cannot be listened to leave things as they are: the files are kept.
+        if let Ok(mut signals) = SignalsInfo::<WithRawSiginfo>::new([SIGHUP, SIGINT, SIGTERM]) {
+            thread::spawn(move || {
+                signals.forever().for_each(|signal| interrupted(signal.si_signo, signal.si_code));
+            });
         }
-        std::process::exit(INTERRUPTED);
     });
 }
 
 /// All files have become what they were to be.
 pub(crate) fn finished() {
     UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner).clear();
+}
+
+/// From now on signals are for a command, which decides what becomes of them; until it has ended.
+pub(crate) fn leave_signals_to(command: Option<u32>) {
+    *COMMAND.lock().unwrap_or_else(PoisonError::into_inner) = command;
+}
+
+fn interrupted(signal: i32, code: i32) {
+    let command = COMMAND.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(process) = *command {
+        let process = i32::try_from(process).ok().and_then(Pid::from_raw);
+        if let (Some(process), Some(signal)) = (process, Signal::from_named_raw(signal))
+            && code != FROM_TERMINAL
+        {
+            // It may have ended just now.
+            let _ = kill_process(process, signal);
+        }
+        return;
+    }
+    for file in &*UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner) {
+        let _ = std::fs::remove_file(file).or_else(|_| std::fs::remove_dir_all(file));
+    }
+    std::process::exit(INTERRUPTED);
 }

@@ -123,6 +123,27 @@ fn what_is_gone_or_too_large_or_no_path_is_an_error() {
     }
 }
 
+#[test]
+fn links_that_are_read_through_lead_to_what_travels_in_whatever_order_it_was_taken() {
+    let elsewhere = tempfile::tempdir().unwrap();
+    let other = elsewhere.path().join("other");
+    fs::create_dir(&other).unwrap();
+    fs::write(other.join("x.nix"), "2").unwrap();
+    let (directory, evaluation) = trace(|work| {
+        symlink(&other, format!("{work}/src/onward")).unwrap();
+        vec![
+            json!({ "outside": format!("{work}/src"), "why": "source" }),
+            json!({ "outside": format!("{work}/src/onward/x.nix"), "why": "nix-file" }),
+        ]
+    });
+    let object = make(&evaluation, directory.path(), 1 << 20).unwrap();
+    fs::remove_file(other.join("x.nix")).unwrap();
+    let place = directory.path().join("there");
+    let unpacked = unpack(object.store(), object.info(), &place).unwrap();
+    let file = unpacked.evaluation.at(&directory.path().join("work/src/onward/x.nix"));
+    assert_eq!(fs::read(file).unwrap(), b"2");
+}
+
 /// An object that somebody else has made.
 fn foreign(directory: &Path, description: &Value) -> (UnregisteredStore, PathInfo) {
     foreign_with(directory, description, &|_| ())

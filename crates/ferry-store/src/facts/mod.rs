@@ -24,6 +24,7 @@ mod references_text;
 mod store;
 mod trace;
 mod trace_directory;
+mod trace_entries;
 mod trace_line;
 mod trace_write;
 
@@ -37,3 +38,4 @@ pub use trace::{
     Why,
 };
 pub use trace_directory::{TraceDirectory, cache_beside, link_trace, trace_name};
+pub use trace_entries::EntryKind;

@@ -8,6 +8,7 @@ use ferry_formats::StoreDir;
 use serde_json::{Map, Value, json};
 
 use super::trace::{Added, Need, OutputOf, Outside, Recorded, TraceError, TraceHeader};
+use super::trace_entries;
 use super::trace_line::VERSION;
 use crate::whole_file::write_whole;
 
@@ -123,5 +124,6 @@ fn outside(outside: &Outside, store_dir: &StoreDir) -> Value {
         "url": outside.url,
         "narHash": outside.nar_hash.map(ferry_formats::NarHash::to_sri),
         "copy": outside.copy.as_ref().map(|path| store_dir.render_path(path)),
+        "entries": trace_entries::write(outside.entries.as_ref()),
     })
 }

@@ -71,6 +71,12 @@ impl Classifier<'_> {
         let mut hashes = HashMap::new();
         let has_fetched = cache::has_fetched(self.cache);
         let copies: BTreeSet<StorePath> = self.heard.copies.iter().cloned().collect();
+        let names: Vec<&str> = copies.iter().map(StorePath::name).collect();
+        for path in self.seen_candidates(&names) {
+            if !candidates.contains(&path) {
+                candidates.push(path);
+            }
+        }
         for path in copies {
             if self.origins.contains_key(&path) || self.inputs.contains_key(&path) {
                 continue;

@@ -52,3 +52,4 @@ mod trace;
 mod trace_commands;
 mod trust;
 mod volumes;
+mod watched;

@@ -5,6 +5,7 @@
 //! find those of some paths. On the web they are looked for under the derivations in the cache
 //! that may have made the paths.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use ferry_formats::build_trace::{DIRECTORIES, DrvKey, DrvOutput, Realisation};
@@ -12,15 +13,12 @@ use ferry_formats::derivation::{self, Derivation, Output};
 use ferry_formats::realisation::RealisationHashes;
 use ferry_formats::{ContentAddress, PathInfo, StorePath};
 use ferry_store::parallel::in_parallel;
-use ferry_store::{Error, Result, Store};
+use ferry_store::{Error, Result, Store, Wanted};
 
 use crate::{BinaryCache, CacheError};
 
 /// Those of which the output is among `paths`.
-pub(crate) fn of_paths(
-    cache: &BinaryCache,
-    paths: &BTreeMap<StorePath, PathInfo>,
-) -> Result<Vec<Realisation>> {
+pub(crate) fn of_paths(cache: &BinaryCache, paths: &Wanted) -> Result<Vec<Realisation>> {
     let ids = match listed(cache) {
         Err(CacheError::NoListing { .. }) => candidates(cache, paths)?,
         listed => listed?,
@@ -30,7 +28,7 @@ pub(crate) fn of_paths(
     while !open.is_empty() {
         let read = in_parallel(&open, cache.place.connections(), |id| read(cache, id))?;
         let read = read.into_iter().flatten();
-        let wanted = read.filter(|realisation| paths.contains_key(&realisation.path));
+        let wanted = read.filter(|realisation| paths.contains(&realisation.path));
         let new: Vec<Realisation> = wanted.collect();
         let dependencies: BTreeSet<DrvOutput> =
             new.iter().flat_map(|realisation| realisation.dependencies.keys().cloned()).collect();
@@ -70,11 +68,12 @@ fn listed(cache: &BinaryCache) -> std::result::Result<BTreeSet<DrvOutput>, Cache
 }
 
 /// The outputs of derivations in the cache that may have become one of `paths`.
-fn candidates(
-    cache: &BinaryCache,
-    paths: &BTreeMap<StorePath, PathInfo>,
-) -> Result<BTreeSet<DrvOutput>> {
-    let floating: Vec<&PathInfo> = paths.values().filter(|info| can_float(info)).collect();
+fn candidates(cache: &BinaryCache, paths: &Wanted) -> Result<BTreeSet<DrvOutput>> {
+    let infos = match paths {
+        Wanted::Infos(infos) => Cow::Borrowed(infos),
+        hashes @ Wanted::Hashes(_) => Cow::Owned(hashes.clone().infos(cache)?),
+    };
+    let floating: Vec<&PathInfo> = infos.values().filter(|info| can_float(info)).collect();
     let mut found = BTreeSet::new();
     let mut derivations = BTreeSet::new();
     for info in &floating {
@@ -88,7 +87,7 @@ fn candidates(
         let made = |info: &PathInfo| output_name(stem(derivation), info.path.name()).is_some();
         derivation.is_derivation() && floating.iter().any(|info| made(info))
     };
-    derivations.extend(paths.keys().filter(may_have_made).cloned());
+    derivations.extend(infos.keys().filter(may_have_made).cloned());
     let mut hashes = RealisationHashes::default();
     for path in derivations {
         let Some(parsed) = parse(cache, &path)? else { continue };

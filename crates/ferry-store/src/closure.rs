@@ -39,9 +39,11 @@ pub fn closure(store: &dyn Store, roots: &[StorePath]) -> Result<BTreeMap<StoreP
 
 /// Those paths that none of the others refers to: keep these, and all are kept.
 #[must_use]
-pub fn unreferenced(infos: &[PathInfo]) -> Vec<StorePath> {
-    let referred: HashSet<&StorePath> = infos.iter().flat_map(PathInfo::other_references).collect();
-    let top = infos.iter().map(|info| &info.path).filter(|path| !referred.contains(path));
+pub fn unreferenced<'a>(infos: impl IntoIterator<Item = &'a PathInfo> + Clone) -> Vec<StorePath> {
+    let all = infos.clone().into_iter();
+    let referred: HashSet<&StorePath> = all.flat_map(PathInfo::other_references).collect();
+    let all = infos.into_iter().map(|info| &info.path);
+    let top = all.filter(|path| !referred.contains(path));
     top.cloned().collect()
 }
 

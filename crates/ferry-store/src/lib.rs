@@ -38,9 +38,11 @@ pub mod shown_derivations;
 mod store;
 pub mod trust;
 pub mod uri;
+mod wanted;
 
 pub use copy::{CopyReport, copy};
 pub use error::{Error, Result};
 pub use joined::{Joined, JoinedRanges};
 pub use nar_ranges::{NarRanges, SpooledNars};
 pub use store::{Destination, NarVisitor, Protection, SignatureCheck, Store, StoreWriter};
+pub use wanted::Wanted;

@@ -5,24 +5,21 @@
 //! find those of some paths. On the web they are looked for under the derivations in the cache
 //! that may have made the paths.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use ferry_formats::build_trace::{DIRECTORIES, DrvOutput, Realisation};
-use ferry_formats::{PathInfo, StorePath};
-use ferry_store::Result;
 use ferry_store::parallel::in_parallel;
 use ferry_store::realisations::{self, NotTaken};
+use ferry_store::{Result, Wanted};
 
 use crate::{BinaryCache, CacheError};
 
 /// Those of which the output is among `paths`.
-pub(crate) fn of_paths(
-    cache: &BinaryCache,
-    paths: &BTreeMap<StorePath, PathInfo>,
-) -> Result<Vec<Realisation>> {
+pub(crate) fn of_paths(cache: &BinaryCache, paths: &Wanted) -> Result<Vec<Realisation>> {
     let ids = match listed(cache) {
         Err(CacheError::NoListing { .. }) => {
-            realisations::candidates(cache, paths, &mut paths.keys())?
+            let infos = paths.known_infos(cache)?;
+            realisations::candidates(cache, &infos, &mut infos.keys())?
         }
         listed => listed?,
     };

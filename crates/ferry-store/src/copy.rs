@@ -1,16 +1,15 @@
 //! The one operation that moves paths from a store to wherever they go.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 
 use ferry_formats::build_trace::{DrvOutput, Realisation};
 use ferry_formats::keys::SecretKey;
 use ferry_formats::{PathInfo, StorePath};
 
 use crate::admission::{self, Checks, Plan};
-use crate::closure::closure;
 use crate::progress::Progress;
 use crate::realisations::NotTaken;
-use crate::{Destination, Error, Result, SignatureCheck, Store};
+use crate::{Destination, Error, Result, SignatureCheck, Store, Wanted};
 
 /// What a copy did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,7 +35,7 @@ const ROUNDS: usize = 20;
 
 /// Copies `paths` (not their closure: compute that first) from one store to a destination, each
 /// after its references, and then what the source knows of derivations of which they are outputs.
-/// All of it gets a signature by each of `sign_with` on the way.
+/// What is added gets a signature by each of `sign_with` on the way.
 ///
 /// Nothing is written unless everything fits ([`admission::plan`]); what has become valid before
 /// a failure stays, and a second copy goes on from there.
@@ -46,10 +45,11 @@ const ROUNDS: usize = 20;
 pub fn copy(
     source: &dyn Store,
     destination: &dyn Destination,
-    paths: BTreeMap<StorePath, PathInfo>,
+    paths: impl Into<Wanted>,
     sign_with: &[SecretKey],
     progress: &dyn Progress,
 ) -> Result<CopyReport> {
+    let paths = paths.into();
     require_same_directory(source, destination)?;
     let mut realisations = match destination.takes_realisations() {
         true => source.realisations(&paths)?,
@@ -72,7 +72,7 @@ pub fn copy(
 fn copy_paths(
     source: &dyn Store,
     destination: &dyn Destination,
-    paths: BTreeMap<StorePath, PathInfo>,
+    paths: Wanted,
     realisations: &[Realisation],
     sign_with: &[SecretKey],
     progress: &dyn Progress,
@@ -82,12 +82,8 @@ fn copy_paths(
     let mut added = HashSet::new();
     let mut offered = paths;
     for _ in 0..ROUNDS {
-        for info in offered.values_mut() {
-            for key in sign_with {
-                info.sign(source.store_dir(), key);
-            }
-        }
-        let mut plan = admission::plan(offered, destination)?.with_realisations(realisations);
+        let plan = admission::plan(offered, source, sign_with, destination)?;
+        let mut plan = plan.with_realisations(realisations);
         plan.follow(source);
         progress.begin(destination.activity(), plan.infos().len() as u64, plan.nar_size());
         let outcome = transfer(source, destination, &plan, progress);
@@ -112,8 +108,7 @@ fn copy_paths(
             return Ok(report);
         }
         tracing::debug!(paths = lost.len(), "taken away meanwhile");
-        offered = closure(source, &lost)?;
-        offered.retain(|path, _| !destination.awaits(path));
+        offered = Wanted::closure(source, &lost)?.split(|path| !destination.awaits(path)).0;
     }
     Err(Error::TakenAway { store: destination.describe() })
 }

@@ -39,6 +39,7 @@ pub mod shown_derivations;
 mod store;
 pub mod trust;
 pub mod uri;
+mod wanted;
 mod whole_file;
 
 pub use copy::{CopyReport, copy};
@@ -46,3 +47,4 @@ pub use error::{Error, Result};
 pub use joined::{Joined, JoinedRanges};
 pub use nar_ranges::{NarRanges, SpooledNars};
 pub use store::{Destination, NarVisitor, Protection, SignatureCheck, Store, StoreWriter};
+pub use wanted::Wanted;

@@ -8,7 +8,7 @@ use ferry_formats::derivation::{self, Derivation, Output};
 use ferry_formats::realisation::RealisationHashes;
 use ferry_formats::{ContentAddress, PathInfo, StorePath};
 
-use crate::{Error, Result, Store};
+use crate::{Error, Result, Store, Wanted};
 
 /// What of realisations was not taken.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -42,14 +42,14 @@ impl NotTaken {
 /// What `read` fails with, which is given several outputs at a time.
 pub fn follow<E>(
     ids: BTreeSet<DrvOutput>,
-    paths: &BTreeMap<StorePath, PathInfo>,
+    paths: &Wanted,
     mut read: impl FnMut(&[DrvOutput]) -> std::result::Result<Vec<Option<Realisation>>, E>,
 ) -> std::result::Result<Vec<Realisation>, E> {
     let mut found: BTreeMap<DrvOutput, Realisation> = BTreeMap::new();
     let mut open: Vec<DrvOutput> = ids.into_iter().collect();
     while !open.is_empty() {
         let read = read(&open)?.into_iter().flatten();
-        let wanted = read.filter(|realisation| paths.contains_key(&realisation.path));
+        let wanted = read.filter(|realisation| paths.contains(&realisation.path));
         let new: Vec<Realisation> = wanted.collect();
         let dependencies: BTreeSet<DrvOutput> =
             new.iter().flat_map(|realisation| realisation.dependencies.keys().cloned()).collect();

@@ -10,7 +10,7 @@ use ferry_formats::{NarHash, PathInfo, StoreDir, StorePath};
 use crate::admission::{Admitted, Plan};
 use crate::realisations::NotTaken;
 use crate::trust::TrustPolicy;
-use crate::{Error, Result};
+use crate::{Error, Result, Wanted};
 
 /// Called once for each NAR, with a reader of it.
 pub type NarVisitor<'a> = dyn FnMut(&PathInfo, &mut dyn Read) -> Result<()> + 'a;
@@ -45,6 +45,19 @@ pub trait Store {
         Ok(None)
     }
 
+    /// The NAR hashes of all that `roots` reach by references, roots included; of all that is valid,
+    /// where no roots are named. A store answers where that takes a small part of what path infos
+    /// of it take.
+    ///
+    /// # Errors
+    /// [`Error::NotValid`] for a root that the store does not have, and when it cannot be asked.
+    fn closure_hashes(
+        &self,
+        _roots: Option<&[StorePath]>,
+    ) -> Result<Option<BTreeMap<StorePath, NarHash>>> {
+        Ok(None)
+    }
+
     /// The valid derivations that have `path` as an output.
     ///
     /// # Errors
@@ -68,7 +81,7 @@ pub trait Store {
     ///
     /// # Errors
     /// When the store cannot be asked.
-    fn realisations(&self, _paths: &BTreeMap<StorePath, PathInfo>) -> Result<Vec<Realisation>> {
+    fn realisations(&self, _paths: &Wanted) -> Result<Vec<Realisation>> {
         Ok(Vec::new())
     }
 

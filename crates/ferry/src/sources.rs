@@ -7,13 +7,11 @@ use ferry_bundle::{Bundle, BundleError};
 use ferry_cache::{BinaryCache, CacheAddress, realised_in};
 use ferry_formats::StoreDir;
 use ferry_graph::{Explorer, Facts};
-use ferry_store::closure::{closure, unreferenced};
 use ferry_store::facts::{ReferencesGraph, StoreFacts, Trace, TraceDirectory, Unfinished};
 use ferry_store::local::{Layout, UnregisteredStore};
-use ferry_store::selection::Selection;
 use ferry_store::trust::TrustPolicy;
 use ferry_store::uri::{OpenStore, Purpose};
-use ferry_store::{NarRanges, Store};
+use ferry_store::{NarRanges, Store, Wanted};
 
 use crate::cli::Sources;
 use crate::context::Context;
@@ -177,14 +175,11 @@ pub(crate) fn open_cache(
 }
 
 /// Everything that is in a store.
-pub(crate) fn everything(store: &dyn Store) -> Result<Selection, Failure> {
-    let paths = store.all_paths()?.ok_or_else(|| {
+pub(crate) fn everything(store: &dyn Store) -> Result<Wanted, Failure> {
+    Wanted::everything(store)?.ok_or_else(|| {
         Failure::new(format!("{} cannot list what is in it", store.describe()))
             .hint("name what to copy to `ferry copy`")
-    })?;
-    let infos = closure(store, &paths)?;
-    let all: Vec<_> = infos.values().cloned().collect();
-    Ok(Selection { roots: unreferenced(&all), infos })
+    })
 }
 
 /// The file of a bundle, if that is what an address names.

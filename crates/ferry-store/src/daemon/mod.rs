@@ -7,7 +7,6 @@ mod realisations;
 pub(crate) mod wire;
 mod writer;
 
-use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,7 +24,7 @@ use crate::progress::{Progress, Silent};
 use crate::realisations::NotTaken;
 use crate::store::NarVisitor;
 use crate::trust::TrustPolicy;
-use crate::{Destination, Error, Protection, Result, SignatureCheck, Store, StoreWriter};
+use crate::{Destination, Error, Protection, Result, SignatureCheck, Store, StoreWriter, Wanted};
 use connection::{Connection, Operation};
 use one_nar::OneNar;
 use wire::{read_bool, read_string, read_strings, read_u64, write_bytes, write_u64};
@@ -324,7 +323,7 @@ impl Store for DaemonStore {
         Ok(())
     }
 
-    fn realisations(&self, paths: &BTreeMap<StorePath, PathInfo>) -> Result<Vec<Realisation>> {
+    fn realisations(&self, paths: &Wanted) -> Result<Vec<Realisation>> {
         realisations::of_paths(self, paths)
     }
 

@@ -4,29 +4,25 @@
 //! has of it, as JSON. They have to have `ca-derivations` among their experimental features. Those
 //! from Nix 2.35 on want another form, which is agreed on in the greeting, and is not spoken here.
 
-use std::collections::BTreeMap;
-
+use ferry_formats::StorePath;
 use ferry_formats::build_trace::{DrvKey, DrvOutput, Realisation};
-use ferry_formats::{PathInfo, StorePath};
 
 use super::DaemonStore;
 use super::connection::Operation;
 use super::wire::read_strings;
 use crate::realisations::{NotTaken, can_float, candidates, dependencies_first, follow};
-use crate::{Error, Result, Store as _};
+use crate::{Error, Result, Store as _, Wanted};
 
 /// Those of which the output is among `paths`.
-pub(super) fn of_paths(
-    store: &DaemonStore,
-    paths: &BTreeMap<StorePath, PathInfo>,
-) -> Result<Vec<Realisation>> {
-    if !paths.values().any(can_float) {
+pub(super) fn of_paths(store: &DaemonStore, paths: &Wanted) -> Result<Vec<Realisation>> {
+    let infos = paths.known_infos(store)?;
+    if !infos.values().any(can_float) {
         return Ok(Vec::new());
     }
     // The derivation on record is the one that was built in the end, with no outputs of
     // derivations among its inputs. That of which it was made is somewhere.
     let all = store.all_paths()?.unwrap_or_default();
-    let ids = candidates(store, paths, &mut all.iter())?;
+    let ids = candidates(store, &infos, &mut all.iter())?;
     let found =
         follow(ids, paths, |ids| ids.iter().map(|id| query(store, id)).collect::<Result<Vec<_>>>());
     found.or_else(|error| knows_none(store, &error).map(|()| Vec::new()))

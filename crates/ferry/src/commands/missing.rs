@@ -9,8 +9,7 @@ use ferry_cache::missing::{AskOptions, Place, Survey, survey};
 use ferry_cache::{Offered, PathList};
 use ferry_formats::{StoreDir, StorePath};
 use ferry_graph::{Explorer, NodeId, NodeSet, Realiser, Supply};
-use ferry_store::closure::unreferenced;
-use ferry_store::selection::{self, Selection};
+use ferry_store::selection;
 use ferry_store::shard::Shard;
 use ferry_store::trust::TrustPolicy;
 
@@ -24,7 +23,7 @@ use crate::have::require_directory;
 use crate::installables::Installables;
 use crate::output;
 use crate::queries::Queries;
-use crate::selected::Named;
+use crate::selected::{Carried, Named};
 use crate::sink::Sink;
 use crate::sources::{OpenSource, OpenSources};
 
@@ -194,6 +193,5 @@ fn fetch(
         set: &options.what.set,
         extras: Extras::default(),
     };
-    let roots = unreferenced(&infos.values().cloned().collect::<Vec<_>>());
-    send(context, &offered, &target, Selection { roots, infos }, Vec::new())
+    send(context, &offered, &target, Carried { roots: None, wanted: infos.into() }, Vec::new())
 }

@@ -121,6 +121,29 @@ fn what_is_read_by_a_computed_name_is_recorded_and_nothing_else() {
 }
 
 #[test]
+fn a_flake_that_a_command_evaluates_is_recorded_as_one() {
+    on_each(|_, machine| {
+        let flake = r#"{ outputs = { self }: { x = derivation {
+            name = "x"; system = "x86_64-linux"; builder = "/bin/sh"; args = [ "-c" "echo > $out" ];
+            source = ./source; text = builtins.readFile (./. + "/${"text"}");
+        }; }; }"#;
+        machine.write("/data/p/flake.nix", flake);
+        machine.write("/data/p/text", "text");
+        machine.write("/data/p/source/file", "source");
+        let make_repository = "cd p; git init -q; git add .";
+        for (prepare, reference) in [("", "path:/data/p#x"), (make_repository, "/data/p#x")] {
+            shell(&machine, prepare).ok();
+            record(&machine, &["--", "nix", "build", "--no-link", reference]).succeed();
+            let seen = outside(&machine);
+            let what = format!("Nix {}, {reference}", machine.version());
+            let expected = ("/data/p".to_owned(), "flake".to_owned());
+            assert_eq!(seen.into_iter().collect::<Vec<_>>(), [expected], "{what}");
+            assert!(is_complete(&machine), "{what}: {:#?}", lines(&machine));
+        }
+    });
+}
+
+#[test]
 fn two_evaluators_of_one_command_are_both_seen() {
     on_each(|_, machine| {
         machine.write("/data/p/one.nix", "builtins.readFile (./. + \"/${\"one\"}.txt\")");

@@ -158,12 +158,12 @@ impl<'a> Recorder<'a> {
             Failure::new(format!("cannot run `{}`: {error}", evaluate::shown(&command)))
         };
         let watch = self.watch(&recording);
-        let leave_signals = |process| unfinished::leave_signals_to(Some(process));
-        let running = watch.start(words, leave_signals, |command| {
+        let running = watch.start(words, unfinished::leave_signals_to, |command| {
             self.surround(command, &recording);
         });
-        let Ended { status, seen } = running.and_then(Running::wait).map_err(failed)?;
-        unfinished::leave_signals_to(None);
+        let ended = running.and_then(Running::wait);
+        unfinished::take_signals();
+        let Ended { status, seen } = ended.map_err(failed)?;
         evaluation.search_path = self.search_path();
         let directory = &self.context.surroundings.working_directory;
         let files = arguments.iter().map(|word| expression_file(&directory.join(word)));

@@ -1,9 +1,9 @@
 //! What evaluators were seen to do with files outside of the store.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use ferry_store::facts::Why;
+use ferry_store::facts::{EntryKind, Why};
 
 use super::classify::Classifier;
 use super::files;
@@ -14,6 +14,10 @@ const SYSTEM: [&str; 12] = [
     "/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/proc", "/run", "/sbin", "/sys",
     "/usr",
 ];
+/// Expressions that an evaluator brings along.
+const OF_EVALUATOR: &str = "/usr/share/nix";
+/// Longer lists of entries have no room in a line of a trace, in bytes.
+const LONGEST_ENTRIES: usize = 1_000_000;
 /// Directories in which files come and go.
 const TEMPORARY: [&str; 2] = ["/tmp", "/var/tmp"];
 
@@ -23,8 +27,8 @@ impl Classifier<'_> {
         let Some(seen) = &self.evaluation.seen else { return };
         if !self.witness.has_spoken {
             let is_expression = |path: &&PathBuf| path.extension().is_some_and(|end| end == "nix");
-            let is_own = |path: &&PathBuf| is_of_system(path);
-            let opened = seen.read.iter().filter(is_expression).filter(|path| !is_own(path));
+            let opened = seen.read.iter().filter(is_expression);
+            let opened = opened.filter(|path| !path.starts_with(OF_EVALUATOR));
             self.witness.evaluated.extend(opened.cloned());
             self.witness.has_spoken = true;
         }
@@ -40,8 +44,13 @@ impl Classifier<'_> {
         let is_top =
             |path: &&PathBuf| path.parent().is_none_or(|parent| !seen.listed.contains_key(parent));
         let directories = seen.listed.keys().filter(|path| is_called(path) || is_top(path));
-        let found = directories.chain(&seen.read);
-        found.filter(|path| self.counts(path) && files::may_be_source(path)).cloned().collect()
+        let found = directories.chain(&seen.read).map(PathBuf::as_path);
+        // Of a repository, only itself may have been read.
+        let others = seen.read.iter().chain(&seen.looked_at);
+        let found = found.chain(others.filter_map(|path| repository(path)));
+        let found: BTreeSet<&Path> =
+            found.filter(|path| self.counts(path) && files::may_be_source(path)).collect();
+        found.into_iter().map(Path::to_owned).collect()
     }
 
     /// What has to be there because it was read, listed or looked at.
@@ -62,7 +71,13 @@ impl Classifier<'_> {
             }
             let names = entries.iter().map(|(name, kind)| Some((name.to_str()?.to_owned(), *kind)));
             match names.collect::<Option<BTreeMap<_, _>>>() {
-                Some(entries) => self.outside.put(path, Why::Directory).entries = Some(entries),
+                Some(entries) if written_size(&entries) <= LONGEST_ENTRIES => {
+                    self.outside.put(path, Why::Directory).entries = Some(entries);
+                }
+                Some(_) => {
+                    let shown = path.display();
+                    self.heard.miss(format!("the names of the entries of {shown} are too long"));
+                }
                 None => {
                     let shown = path.display();
                     self.heard.miss(format!("an entry of {shown} has a name that is not text"));
@@ -83,9 +98,10 @@ impl Classifier<'_> {
             return;
         }
         match files::nar_hash(path) {
-            hash @ Some(_) => self.outside.put(path, Why::File).nar_hash = hash,
-            None if path.exists() => drop(self.outside.put(path, Why::File)),
-            None => self.is_gone(path),
+            Some(hash) => self.outside.put(path, Why::File).nar_hash = Some(hash),
+            None if path.is_file() => drop(self.outside.put(path, Why::File)),
+            None if !path.exists() => self.is_gone(path),
+            None => self.heard.miss(format!("{} was read, and is no file", path.display())),
         }
     }
 
@@ -110,8 +126,7 @@ impl Classifier<'_> {
 
     /// Whether something is outside of the store, and not there for the evaluator itself.
     fn counts(&self, path: &Path) -> bool {
-        let is_repository = path.components().any(|part| part.as_os_str() == ".git");
-        if self.in_store(path).is_some() || is_repository {
+        if self.in_store(path).is_some() || repository(path).is_some() {
             return false;
         }
         let names = [&self.found.paths, &self.found.absolute, &self.found.mentioned];
@@ -155,6 +170,17 @@ impl Classifier<'_> {
             || self.places.iter().any(|place| place == path)
             || self.temporary().any(|place| place == path)
     }
+}
+
+/// How many bytes entries take in a trace.
+fn written_size(entries: &BTreeMap<String, EntryKind>) -> usize {
+    let size = |name: &String| serde_json::Value::from(name.as_str()).to_string().len();
+    entries.keys().map(|name| size(name) + ":\"directory\",".len()).sum()
+}
+
+/// The working tree of a repository that something is in.
+fn repository(path: &Path) -> Option<&Path> {
+    path.ancestors().find(|one| one.file_name().is_some_and(|name| name == ".git"))?.parent()
 }
 
 fn is_of_system(path: &Path) -> bool {

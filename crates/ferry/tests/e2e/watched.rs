@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ferry_test_world::{Machine, MachineCommand, World};
+use ferry_test_world::{Machine, MachineCommand, NixVersion, World};
 use serde_json::Value;
 
 use crate::support::{NOBODY, carry, ferry, machine, on_each, shell};
@@ -77,7 +77,7 @@ fn outside(machine: &Machine) -> BTreeMap<String, String> {
 fn expected(machine: &Machine) -> BTreeMap<String, String> {
     let mut expected: BTreeMap<String, String> =
         OUTSIDE.iter().map(|(what, why)| ((*what).to_owned(), (*why).to_owned())).collect();
-    if machine.version() == ferry_test_world::NixVersion::V2_8 {
+    if machine.version() == NixVersion::V2_8 {
         // It lets the system follow links.
         expected.remove("/data/p/link");
         let json = expected.remove("/data/real/computed.json").unwrap();
@@ -117,6 +117,29 @@ fn what_is_read_by_a_computed_name_is_recorded_and_nothing_else() {
             "a-link": "symlink", "listed": "regular", "read": "regular",
         });
         assert_eq!(listed["entries"], entries);
+    });
+}
+
+#[test]
+fn a_flake_that_a_command_evaluates_is_recorded_as_one() {
+    on_each(|_, machine| {
+        let flake = r#"{ outputs = { self }: { x = derivation {
+            name = "x"; system = "x86_64-linux"; builder = "/bin/sh"; args = [ "-c" "echo > $out" ];
+            source = ./source; text = builtins.readFile (./. + "/${"text"}");
+        }; }; }"#;
+        machine.write("/data/p/flake.nix", flake);
+        machine.write("/data/p/text", "text");
+        machine.write("/data/p/source/file", "source");
+        let make_repository = "cd p; git init -q; git add .";
+        for (prepare, reference) in [("", "path:/data/p#x"), (make_repository, "/data/p#x")] {
+            shell(&machine, prepare).ok();
+            record(&machine, &["--", "nix", "build", "--no-link", reference]).succeed();
+            let seen = outside(&machine);
+            let what = format!("Nix {}, {reference}", machine.version());
+            let expected = ("/data/p".to_owned(), "flake".to_owned());
+            assert_eq!(seen.into_iter().collect::<Vec<_>>(), [expected], "{what}");
+            assert!(is_complete(&machine), "{what}: {:#?}", lines(&machine));
+        }
     });
 }
 
@@ -177,7 +200,7 @@ fn whatever_was_read_travels_and_without_any_of_it_the_evaluation_fails() {
 #[test]
 fn a_directory_that_was_listed_and_has_lost_something_is_named_and_not_packed() {
     let Some(world) = World::open() else { return };
-    let machine = machine(&world, ferry_test_world::NixVersion::V2_26);
+    let machine = machine(&world, NixVersion::V2_26);
     project(&machine);
     record(&machine, &["--file", "default.nix"]).succeed();
     shell(&machine, "rm p/computed.d/listed; mkdir p/computed.d/listed").ok();
@@ -187,6 +210,56 @@ fn a_directory_that_was_listed_and_has_lost_something_is_named_and_not_packed() 
         failed.contains("/data/p/computed.d has changed since it was evaluated: `listed`"),
         "{failed}"
     );
+}
+
+#[test]
+fn what_may_not_be_followed_runs_all_the_same_and_the_recording_says_so() {
+    let Some(world) = World::open() else { return };
+    let machine = machine(&world, NixVersion::V2_26);
+    project(&machine);
+    let root = machine.command("nix-instantiate").current_dir("/data/p").ok();
+    // What is followed by one cannot be followed by another.
+    let inner = ["ferry", "trace", "--output", "/data/inner.trace"];
+    let outer = [&["--"][..], &inner].concat();
+    let command = [&outer[..], &["--", "nix-instantiate", "default.nix"]].concat();
+    assert_eq!(record(&machine, &command).ok(), root);
+    assert_eq!(outside(&machine), expected(&machine));
+    assert!(is_complete(&machine), "{:#?}", lines(&machine));
+    let inner = String::from_utf8(machine.read("/data/inner.trace")).unwrap();
+    assert!(inner.contains("was not seen (this process may not follow others: "), "{inner}");
+    assert!(inner.contains("\"complete\":false"), "{inner}");
+    assert!(!inner.contains("computed.txt"), "{inner}");
+
+    let file = [&outer[..], &["--file", "default.nix"]].concat();
+    let outcome = record(&machine, &file).succeed();
+    assert!(outcome.stderr.contains("which files are read is not seen"), "{}", outcome.stderr);
+    let inner = String::from_utf8(machine.read("/data/inner.trace")).unwrap();
+    assert!(inner.contains("\"/data/p/default.nix\"") && inner.contains(&root), "{inner}");
+}
+
+#[test]
+fn of_a_home_that_was_listed_the_names_travel_and_what_was_not_read_does_not() {
+    let Some(world) = World::open() else { return };
+    let machine = machine(&world, NixVersion::V2_26);
+    let expression = r#"derivation {
+        name = "home"; system = "x"; builder = "x"; names = builtins.attrNames (builtins.readDir ./.);
+        read = builtins.readFile (./. + "/${"read"}");
+    }"#;
+    machine.write("/root/default.nix", expression);
+    machine.write("/root/secret", "nobody else is to read this");
+    machine.write("/root/read", "read");
+    let trace = ferry(&machine, ["trace", "--file", "default.nix", "--output", TRACE]);
+    trace.current_dir("/root").succeed();
+    let root = machine.command("nix-instantiate").current_dir("/root").ok();
+    let packed = ferry(&machine, ["pack", &format!("--with-eval={TRACE}"), "-o", BUNDLE]).succeed();
+    assert!(packed.stderr.contains("/root was listed"), "{}", packed.stderr);
+    let island = self::machine(&world, NixVersion::V2_26);
+    carry(&machine, &island, BUNDLE);
+    ferry(&island, ["load", BUNDLE, "--eval-dir", "/data/there"]).ok();
+    let again = ferry(&island, ["shell", "--offline", "/data/there", "--", "nix-instantiate"]);
+    assert_eq!(again.ok(), root);
+    assert_eq!(island.read("/data/there/files/root/secret"), b"");
+    assert_eq!(island.read("/data/there/files/root/read"), b"read");
 }
 
 #[test]
@@ -206,7 +279,7 @@ fn whoever_is_not_root_is_watched_too() {
 #[test]
 fn a_command_that_is_watched_ends_stops_and_goes_on_as_it_would() {
     let Some(world) = World::open() else { return };
-    let machine = machine(&world, ferry_test_world::NixVersion::V2_26);
+    let machine = machine(&world, NixVersion::V2_26);
     machine.write("/data/p/x", "");
     for (script, code) in [
         ("exit 3", 3),
@@ -247,7 +320,7 @@ const READY: &str = "while [ ! -e /data/ready ]; do sleep 0.02; done";
 #[test]
 fn signals_are_for_the_command_whoever_sends_them() {
     let Some(world) = World::open() else { return };
-    let machine = machine(&world, ferry_test_world::NixVersion::V2_26);
+    let machine = machine(&world, NixVersion::V2_26);
     // To all that run in a terminal, by its interrupt key; and to ferry alone.
     let trap = format!("trap \"echo caught; exit 9\" INT TERM; {ENDLESS}");
     machine.write("/data/endless", trap);
@@ -277,7 +350,7 @@ fn signals_are_for_the_command_whoever_sends_them() {
 #[test]
 fn a_command_whose_recorder_is_killed_ends_too() {
     let Some(world) = World::open() else { return };
-    let machine = machine(&world, ferry_test_world::NixVersion::V2_26);
+    let machine = machine(&world, NixVersion::V2_26);
     // Whoever reads from the other end of a pipe hears of it.
     machine.write("/data/endless", format!("exec 3> pipe; {ENDLESS}"));
     let script = format!(

@@ -46,7 +46,11 @@ pub(super) fn named(process: Pid) -> Option<Named> {
             number => format!("fd/{number}"),
         },
     };
-    let base = fs::read_link(format!("/proc/{process}/{place}")).ok()?;
+    let link = |name: &str| fs::read_link(format!("/proc/{process}/{name}")).ok();
+    let base = link(&place)?;
+    // Seen from another mount namespace, a root that is none has a name.
+    let inside = link("root").and_then(|root| base.strip_prefix(root).ok().map(Path::to_owned));
+    let base = inside.map_or(base, |inside| Path::new("/").join(inside));
     Some(Named { path: normal(&base.join(name)), act })
 }
 

@@ -54,16 +54,27 @@ pub(crate) fn claimed<'a>(
     candidates: impl IntoIterator<Item = &'a PathInfo>,
 ) -> impl Iterator<Item = StorePath> {
     let claims = inventory.claimed(candidates);
-    let Claims { frontier, bits, .. } = &claims;
+    tell_doubt(context, name, &claims, " (loading would name it)");
+    claims.paths.into_iter()
+}
+
+/// Tells how certain an answer is for which an inventory was asked about each path by itself, and
+/// had not so many of them.
+pub(crate) fn tell_certainty(context: &Context, name: &str, inventory: &Inventory, absent: u64) {
+    let claims = Claims { frontier: absent, bits: inventory.bits(), ..Claims::default() };
+    tell_doubt(context, name, &claims, "");
+}
+
+fn tell_doubt(context: &Context, name: &str, claims: &Claims, remedy: &str) {
+    let Claims { frontier, bits, .. } = claims;
     if bits.is_some() && *frontier > 0 {
         context.talk.say(format!(
             "{name}: {} could be taken for being there by mistake, with a chance of {:.1e} that \
-             one is (loading would name it)",
+             one is{remedy}",
             output::paths(*frontier),
             claims.chance_of_error(),
         ));
     }
-    claims.paths.into_iter()
 }
 
 /// Whether a place is a file, and no store.

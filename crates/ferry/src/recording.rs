@@ -358,6 +358,9 @@ impl<'a> Recorder<'a> {
                 traces_directory()?.join(file_name(root))
             }
         };
+        recorded.require_better(&file).map_err(|error| {
+            Failure::new(error).hint("name another place with --output, or remove that recording")
+        })?;
         recorded.write(&file).map_err(Failure::new)?;
         if self.output.is_none() {
             for root in recorded.recorded().roots.iter().skip(1) {

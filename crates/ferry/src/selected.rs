@@ -1,7 +1,7 @@
 //! From the options that say what is taken to what they name, and to the paths that are carried.
 
 use ferry_formats::StorePath;
-use ferry_graph::{Explorer, Facts};
+use ferry_graph::{Explorer, Facts, NodeSet, query};
 use ferry_store::installable::Installable;
 use ferry_store::selection::{self, Selection};
 use ferry_store::{Store, Wanted};
@@ -57,6 +57,18 @@ impl Named {
     }
 }
 
+/// Refuses to take nothing. Where one of ferry's own sets is empty, there is a reason that is told
+/// elsewhere.
+pub(crate) fn require_some(name: &str, set: &NodeSet, also: &[Installable]) -> Result<(), Failure> {
+    let is_named = query::named_sets().iter().any(|set| set.name == name);
+    if is_named || !set.is_empty() || !also.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::new(format!("the set `{name}` is empty: there is nothing to take")).hint(
+        "`ferry query` answers parts of a query, `ferry query --sets` prints what sets there are",
+    ))
+}
+
 /// What the options take out of a store, of which `facts` are known, to be copied. Nix puts what it
 /// evaluates into the store at `address`.
 pub(crate) fn selected(
@@ -87,5 +99,6 @@ pub(crate) fn selected_of(
     let mut queries = Queries::new(context, explorer, address);
     let set = queries.evaluate_set(&what.query_file, &what.set, &named)?;
     queries.settle(false)?;
+    require_some(&what.set, &set, &also)?;
     Ok(selection::select(store, &mut queries.explorer, &set, &named, &also)?)
 }

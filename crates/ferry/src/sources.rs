@@ -16,6 +16,7 @@ use ferry_store::{NarRanges, Store, Wanted};
 use crate::cli::Sources;
 use crate::context::Context;
 use crate::failure::Failure;
+use crate::installables::require_file;
 use crate::recording::traces_directory;
 
 /// The store that is asked where nothing is named.
@@ -33,8 +34,7 @@ pub(crate) enum OpenSource {
 impl OpenSource {
     /// Opens the store, bundle or cache with this address; a cache may be named as a directory.
     pub(crate) fn open(context: &Context, address: &str) -> Result<Self, Failure> {
-        let file = context.surroundings.working_directory.join(address);
-        if CacheAddress::is_one(address) || CacheAddress::is_directory(&file) {
+        if is_cache(context, address) {
             let parsed = cache_address(context, address)?;
             let cache = open_cache(context, address, &parsed, &context.store_dir()?)?;
             return Ok(Self::Cache(Box::new(cache)));
@@ -42,6 +42,7 @@ impl OpenSource {
         if let Some(file) = bundle_file(context, address) {
             return Ok(Self::Bundle(Box::new(Bundle::open(&file)?)));
         }
+        require_file(context, address)?;
         // Nothing is written to it.
         let trust = TrustPolicy::accept_all();
         context.open_store(address, Purpose::Read, trust, false, &[]).map(Self::Store)
@@ -152,6 +153,12 @@ impl OpenSource {
     pub(crate) fn nix_address<'a>(&self, address: &'a str) -> &'a str {
         if matches!(self, Self::Store(_)) { address } else { DEFAULT_STORE }
     }
+}
+
+/// Whether this names a binary cache by its address, or a directory with one.
+pub(crate) fn is_cache(context: &Context, place: &str) -> bool {
+    let directory = context.surroundings.working_directory.join(place);
+    CacheAddress::is_one(place) || CacheAddress::is_directory(&directory)
 }
 
 /// Where a binary cache is that is named by its address, or as a directory.

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use ferry_formats::{StoreDir, StorePath};
 use ferry_store::Store;
-use ferry_store::facts::{Recorded, TraceError, TraceHeader, cache_beside};
+use ferry_store::facts::{Recorded, Trace, TraceError, TraceHeader, Unfinished, cache_beside};
 use tempfile::TempDir;
 use thiserror::Error;
 
@@ -56,6 +56,14 @@ pub enum RecordError {
         file: String,
         /// The system's answer.
         source: std::io::Error,
+    },
+    /// There is a recording that tells more.
+    #[error("{file} is a complete recording, which stays: the new one {worse}")]
+    Better {
+        /// The recording that is there.
+        file: String,
+        /// What is wrong with the new one.
+        worse: &'static str,
     },
 }
 
@@ -166,6 +174,33 @@ impl RecordedEvaluation {
     #[must_use]
     pub fn recorded(&self) -> &Recorded {
         &self.recorded
+    }
+
+    /// Refuses to replace a complete recording by one that may lack something, or that has nothing
+    /// in it.
+    ///
+    /// # Errors
+    /// [`RecordError::Better`].
+    pub fn require_better(&self, file: &Path) -> Result<(), RecordError> {
+        // What cannot be read is no loss.
+        let Ok(before) = Trace::read(file, &self.store_dir, Unfinished::Refuse) else {
+            return Ok(());
+        };
+        let is_empty = |recorded: &Recorded| {
+            let Recorded { needs, added, outside, .. } = recorded;
+            needs.is_empty() && added.is_empty() && outside.is_empty()
+        };
+        let better = |worse| RecordError::Better { file: file.display().to_string(), worse };
+        if !before.is_complete() {
+            return Ok(());
+        }
+        if !self.recorded.incomplete.is_empty() {
+            return Err(better("may lack something"));
+        }
+        if is_empty(&self.recorded) && !is_empty(before.recorded()) {
+            return Err(better("has nothing in it"));
+        }
+        Ok(())
     }
 
     /// Writes the trace into `file`, and beside it, in `file` with `.cache` behind it, what of the

@@ -40,7 +40,7 @@ pub(crate) use self::pack::Pack;
 pub(crate) use self::salvage::Salvage;
 pub(crate) use self::shell::Shell;
 pub(crate) use self::trace::Trace;
-pub(crate) use self::what::{SignWith, What};
+pub(crate) use self::what::{Evaluated, SignWith, What};
 
 /// Carries Nix software across a gap in the network.
 ///
@@ -145,13 +145,11 @@ pub(crate) enum Command {
         command: Vec<OsString>,
     },
     /// Print a completion script for a shell
-    #[command(hide = true)]
     Completions {
         /// The shell
         shell: clap_complete::Shell,
     },
     /// Write the man pages into a directory
-    #[command(hide = true)]
     Man {
         /// The directory, which has to exist
         #[arg(value_hint = ValueHint::DirPath)]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use ferry_bundle::{BundleWriter, PackOptions};
-use ferry_cache::{BinaryCache, CacheAddress};
+use ferry_cache::BinaryCache;
 use ferry_formats::StoreDir;
 use ferry_formats::keys::SecretKey;
 use ferry_store::build_logs::{LogReport, copy_build_logs};
@@ -22,7 +22,7 @@ use crate::failure::Failure;
 use crate::output;
 use crate::selected::{Carried, selected};
 use crate::sink::Sink;
-use crate::sources::{OpenSource, everything, open_cache};
+use crate::sources::{OpenSource, cache_address, everything, is_cache, open_cache};
 
 /// How the name of a bundle ends, where only that tells it from a store.
 const BUNDLE: &str = ".ferry";
@@ -32,6 +32,9 @@ const BUNDLE_LEVEL: i32 = 9;
 pub(crate) fn run(context: &Context, options: &Copy) -> Result<(), Failure> {
     if options.from == options.to {
         return Err(Failure::usage("it is copied from where it is copied to: name --from or --to"));
+    }
+    if options.to.ends_with(BUNDLE) {
+        Sink::new(Path::new(&options.to), "a bundle")?.apart_from([Path::new(&options.from)])?;
     }
     let source = OpenSource::open(context, &options.from)?;
     let store = source.any_store();
@@ -90,8 +93,8 @@ pub(super) fn send(
         return into_bundle(context, target, store, carried, &keys);
     }
     let wanted = carried.wanted;
-    if CacheAddress::is_one(target.address) {
-        let address = CacheAddress::parse(target.address)?;
+    if is_cache(context, target.address) {
+        let address = cache_address(context, target.address)?;
         keys.extend(secret_keys(&address.secret_key_files)?);
         let cache = open_cache(context, target.address, &address, store.store_dir())?;
         return into_cache(context, store, cache, wanted, &keys, target.extras);

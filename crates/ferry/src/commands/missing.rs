@@ -23,7 +23,7 @@ use crate::have::require_directory;
 use crate::installables::Installables;
 use crate::output;
 use crate::queries::Queries;
-use crate::selected::{Carried, Named};
+use crate::selected::{Carried, Named, require_some};
 use crate::sink::Sink;
 use crate::sources::{OpenSource, OpenSources};
 
@@ -53,6 +53,7 @@ pub(crate) fn run(context: &Context, options: &Missing) -> Result<ExitCode, Fail
     let mut set = queries.evaluate_set(&options.what.query_file, &options.what.set, &named)?;
     queries.tell_doubts();
     selection::require_facts_of_derivations(&queries.explorer)?;
+    require_some(&options.what.set, &set, &also)?;
     let explorer = &mut queries.explorer;
     let mut realiser = Realiser::new(context.always_allows_substitutes()?);
     let mut besides = NodeSet::default();

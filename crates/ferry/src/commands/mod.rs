@@ -11,6 +11,7 @@ mod info;
 mod inventory;
 mod load;
 mod ls;
+mod man;
 mod missing;
 mod pack;
 mod prerequisites;
@@ -65,10 +66,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
             clap_complete::generate(shell, &mut command, "ferry", &mut script);
             output::line(&script)
         }
-        Command::Man { directory } => clap_mangen::generate_to(Arguments::command(), &directory)
-            .map_err(|error| {
-                Failure::new(format!("cannot write into {}: {error}", directory.display()))
-            }),
+        Command::Man { directory } => man::run(&directory),
     };
     done.map(|()| ExitCode::SUCCESS)
 }

@@ -1,5 +1,7 @@
 //! `ferry pack`: what an installable needs, in one file.
 
+use std::path::{Path, PathBuf};
+
 use ferry_bundle::{BundleWriter, PackOptions, Prerequisites};
 use ferry_store::closure::closure;
 use ferry_store::leave_out::{Thinned, leave_out};
@@ -22,7 +24,7 @@ use crate::sources::OpenSource;
 use crate::volumes;
 
 pub(crate) fn run(context: &Context, mut options: Pack) -> Result<(), Failure> {
-    let sink = Sink::new(&options.output, "a bundle")?;
+    let sink = Sink::new(&options.output, "a bundle")?.apart_from(inputs(&options))?;
     let sink = match options.volume_size {
         Some(size) => sink.in_volumes(size, options.parity)?,
         None => sink,
@@ -139,6 +141,20 @@ pub(crate) fn run(context: &Context, mut options: Pack) -> Result<(), Failure> {
         }))?;
     }
     Ok(())
+}
+
+/// The files that are read.
+fn inputs(options: &Pack) -> impl Iterator<Item = &Path> {
+    let what = &options.what;
+    let files = [&what.query_file, &what.trace, &options.references_graph, &options.sign.sign_key];
+    let places = options.have.iter().chain(&options.base).chain(&what.installables);
+    let recorded = options.with_eval.iter().flatten().chain(&what.evaluated.file);
+    files
+        .into_iter()
+        .flatten()
+        .chain(recorded)
+        .map(PathBuf::as_path)
+        .chain(places.map(|place| Path::new(place.as_str())))
 }
 
 /// What is packed from.

@@ -17,6 +17,7 @@ mod based;
 mod build_logs;
 mod cache;
 mod cache_care;
+mod command_line;
 mod convert;
 mod crossing;
 mod daemon;

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use ferry_cache::{BinaryCache, NarFiles, PruneOptions, PruneReport};
 use ferry_formats::{StoreDir, StorePath};
 use ferry_graph::Explorer;
+use ferry_store::Store as _;
 use ferry_store::installable::Installable;
 use ferry_store::shard::Shard;
 use serde_json::{Value, json};
@@ -22,7 +23,7 @@ use crate::sources::OpenSource;
 pub(crate) fn run(context: &Context, options: &CachePrune) -> Result<(), Failure> {
     let store_dir = context.store_dir()?;
     let cache = super::open(context, &options.cache)?;
-    let keep = kept(context, options, &store_dir)?;
+    let keep = kept(context, options, &cache, &store_dir)?;
     let how = PruneOptions {
         older_than: options.older_than.unwrap_or(DAY),
         grace: options.grace,
@@ -55,6 +56,7 @@ fn wait(
 fn kept(
     context: &Context,
     options: &CachePrune,
+    cache: &BinaryCache,
     store_dir: &StoreDir,
 ) -> Result<Vec<StorePath>, Failure> {
     if options.keep.is_empty() && options.older_than.is_none() {
@@ -68,11 +70,14 @@ fn kept(
     for keep in &options.keep {
         if is_list(context, keep, store_dir) {
             let list = have::inventory(context, keep, store_dir, None)?;
-            let list = list.paths().ok_or_else(|| {
-                Failure::usage(format!("--keep {keep}: an inventory in compact form lists nothing"))
-                    .hint("make a list: ferry query 'all()' > FILE")
-            })?;
-            paths.extend(list.iter().cloned());
+            match list.paths() {
+                Some(listed) => paths.extend(listed.iter().cloned()),
+                // In compact form. What it is wrong about stays, which does no harm.
+                None => {
+                    let there = cache.all_paths()?.unwrap_or_default();
+                    paths.extend(there.into_iter().filter(|path| list.has(path)));
+                }
+            }
         } else {
             named.extend(installables.one(keep)?);
         }

@@ -42,6 +42,11 @@ impl<'a> Take<'a> {
         Err(Malformed { position: self.position, reason: reason.into() })
     }
 
+    /// How many bytes were taken.
+    pub(crate) fn position(&self) -> usize {
+        self.position
+    }
+
     pub(crate) fn remaining(&self) -> usize {
         self.bytes.len() - self.position
     }

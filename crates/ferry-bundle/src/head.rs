@@ -1,6 +1,5 @@
 //! The head of a bundle: everything that decides what may become valid.
 
-use std::collections::HashSet;
 use std::fmt;
 use std::io::Read;
 
@@ -8,6 +7,7 @@ use ferry_formats::build_trace::Realisation;
 use ferry_formats::keys::{PublicKey, SecretKey, Signature, parse_signature};
 use ferry_formats::{PathInfo, StoreDir, StorePath, nixbase32};
 use ferry_store::Store;
+use hashbrown::HashSet;
 use sha2::{Digest as _, Sha256};
 
 use crate::codec::{Malformed, Take, put_bytes, put_number};
@@ -387,6 +387,7 @@ impl Contents {
             let reason = format!("index: {twice} stands in it twice");
             return Err(input.damaged(*index_at, reason));
         }
+        drop(seen);
         let base = decoded.base_paths.into_iter().collect();
         let derivations = decoded.derivations;
         Ok(Self { infos, entries: plain, prerequisites, places: of_objects, derivations, base })

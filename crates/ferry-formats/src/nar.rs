@@ -104,6 +104,12 @@ pub fn of_file(contents: &[u8]) -> Vec<u8> {
     nar
 }
 
+/// The hash of [`of_file`], without writing it.
+#[must_use]
+pub fn hash_of_file(contents: &[u8]) -> NarHash {
+    NarHash(nix_archive::nar::hash_regular(contents, false).sha256)
+}
+
 /// The contents of the one plain file that a NAR in memory holds, or `None` where it holds
 /// something else or is malformed.
 #[must_use]

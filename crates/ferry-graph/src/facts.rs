@@ -161,6 +161,15 @@ impl Ledger<'_> {
         self.is_whole = false;
     }
 
+    /// The names of those outputs of a derivation of which no source knew the path so far.
+    #[must_use]
+    pub fn open_outputs(&self, derivation: NodeId) -> Vec<String> {
+        let outputs = self.graph.derivation(derivation).map(|record| record.outputs.as_slice());
+        let is_open = |object: NodeId| self.graph.nodes.derivation_of(object).is_some();
+        let open = outputs.unwrap_or_default().iter().filter(|(_, object)| is_open(*object));
+        open.map(|(name, _)| name.to_string()).collect()
+    }
+
     /// Enters what is known of an object that this source has.
     pub fn object(&mut self, node: NodeId, facts: &ObjectFacts<'_>) {
         self.graph.enter_object(self.source, node, facts);

@@ -14,13 +14,14 @@ use ferry_formats::build_trace::{DrvOutput, Realisation};
 use ferry_formats::content_address::ContentAddressHasher;
 use ferry_formats::derivation::OutputPaths;
 use ferry_formats::hash::NarHasher;
+use ferry_formats::keys::SecretKey;
 use ferry_formats::{NarHash, PathInfo, StoreDir, StorePath, nar};
 use hashbrown::{HashMap, HashSet};
 use rayon::prelude::*;
 
 use crate::closure::references_first;
 use crate::progress::Progress;
-use crate::{Destination, Error, Result, SignatureCheck, Store};
+use crate::{Destination, Error, Result, SignatureCheck, Store, Wanted};
 
 /// Largest `.drv` that is read into memory, in bytes of NAR. The largest real ones are below 1 MB.
 pub const MAX_DERIVATION_NAR: u64 = 64 << 20;
@@ -83,7 +84,8 @@ impl Plan {
     }
 }
 
-/// Decides which of `offered` to add, and refuses the whole where something does not fit.
+/// Decides which of `wanted`, paths of `source`, to add, and refuses the whole where something does
+/// not fit. What is added gets a signature by each of `sign_with`.
 ///
 /// What the destination has stays as it is, as with Nix, whatever is offered: two builds of one
 /// derivation may well differ, and each is as good as the other. Only where the path follows from
@@ -91,34 +93,36 @@ impl Plan {
 ///
 /// # Errors
 /// [`Error::Conflict`], [`Error::MissingReference`] or [`Error::MissingPaths`] (with every absent
-/// reference), [`Error::WrongContentAddress`], [`Error::Untrusted`], [`Error::ReferenceCycle`], or
-/// when the destination cannot be asked.
-pub fn plan(offered: BTreeMap<StorePath, PathInfo>, destination: &dyn Destination) -> Result<Plan> {
+/// reference), [`Error::WrongContentAddress`], [`Error::Untrusted`], [`Error::ReferenceCycle`],
+/// [`Error::NotValid`] for what the source has no more, or when one of the two cannot be asked.
+pub fn plan(
+    wanted: Wanted,
+    source: &dyn Store,
+    sign_with: &[SecretKey],
+    destination: &dyn Destination,
+) -> Result<Plan> {
     let store_dir = destination.store_dir().clone();
-    let paths: Vec<StorePath> = offered.keys().cloned().collect();
-    let present = destination.present(&paths)?;
-    let mut to_add = BTreeMap::new();
-    let (mut relied_on, mut kept) = (Vec::new(), Vec::new());
-    for (info, there) in offered.into_values().zip(present) {
-        match there {
-            None => {
-                to_add.insert(info.path.clone(), info);
-            }
-            Some(there) if there == info.nar_hash => relied_on.push(info.path),
-            Some(_) if !info.path.is_derivation() && !info.is_content_addressed(&store_dir) => {
-                kept.push(info.path.clone());
-                relied_on.push(info.path);
-            }
-            Some(there) => {
-                return Err(Error::Conflict {
-                    path: store_dir.render_path(&info.path),
-                    store: destination.describe(),
-                    present: there.to_string(),
-                    offered: info.nar_hash.to_string(),
-                });
-            }
+    let Compared { absent, mut relied_on, different, there } = match wanted {
+        Wanted::Hashes(hashes) => Compared::of(hashes, |hash| *hash, destination)?,
+        Wanted::Infos(infos) => Compared::of(infos, |info| info.nar_hash, destination)?,
+    };
+    let mut kept = Vec::new();
+    for (info, there) in different.infos(source)?.into_values().zip(there) {
+        if info.path.is_derivation() || info.is_content_addressed(&store_dir) {
+            return Err(Error::Conflict {
+                path: store_dir.render_path(&info.path),
+                store: destination.describe(),
+                present: there.to_string(),
+                offered: info.nar_hash.to_string(),
+            });
         }
+        kept.push(info.path.clone());
+        relied_on.push(info.path);
     }
+    let mut to_add = absent.infos(source)?;
+    to_add.par_iter_mut().for_each(|(_, info)| {
+        sign_with.iter().for_each(|key| info.sign(&store_dir, key));
+    });
     let present = relied_on.len();
     relied_on.extend(check_references(&to_add, &relied_on, destination)?);
     let policy = match destination.signature_check() {
@@ -136,6 +140,44 @@ pub fn plan(offered: BTreeMap<StorePath, PathInfo>, destination: &dyn Destinatio
     Ok(Plan { infos, present, kept, relied_on, realisations: Vec::new() })
 }
 
+/// What is wanted, by what a destination has of it.
+struct Compared {
+    absent: Wanted,
+    /// What is there with the same content.
+    relied_on: Vec<StorePath>,
+    /// What is there with another content.
+    different: Wanted,
+    /// The hashes that those have there.
+    there: Vec<NarHash>,
+}
+
+impl Compared {
+    fn of<T>(
+        wanted: BTreeMap<StorePath, T>,
+        hash: impl Fn(&T) -> NarHash,
+        destination: &dyn Destination,
+    ) -> Result<Self>
+    where
+        Wanted: From<BTreeMap<StorePath, T>>,
+    {
+        let paths: Vec<StorePath> = wanted.keys().cloned().collect();
+        let present = destination.present(&paths)?;
+        let (mut absent, mut different) = (BTreeMap::new(), BTreeMap::new());
+        let (mut relied_on, mut hashes) = (Vec::new(), Vec::new());
+        for ((path, known), there) in wanted.into_iter().zip(present) {
+            match there {
+                None => drop(absent.insert(path, known)),
+                Some(there) if there == hash(&known) => relied_on.push(path),
+                Some(there) => {
+                    hashes.push(there);
+                    different.insert(path, known);
+                }
+            }
+        }
+        Ok(Self { absent: absent.into(), relied_on, different: different.into(), there: hashes })
+    }
+}
+
 /// Those of `offered` that a destination may take in, and the others, which lack a signature by a
 /// key that it trusts: Nix asks for one of every realisation, as none proves itself.
 #[must_use]
@@ -143,7 +185,7 @@ pub fn realisations(
     offered: Vec<Realisation>,
     destination: &dyn Destination,
 ) -> (Vec<Realisation>, Vec<DrvOutput>) {
-    let SignatureCheck::Here(policy) = destination.signature_check() else {
+    let Some(policy) = destination.realisation_trust() else {
         return (offered, Vec::new());
     };
     let (taken, refused): (Vec<_>, Vec<_>) = offered.into_iter().partition(|realisation| {
@@ -180,13 +222,11 @@ fn check_references(
 ) -> Result<Vec<StorePath>> {
     // Each path is asked about as often as something refers to it.
     let known: HashSet<&StorePath> = there.iter().chain(to_add.keys()).collect();
-    let outside: HashSet<&StorePath> = to_add
-        .values()
-        .flat_map(PathInfo::other_references)
-        .filter(|reference| !known.contains(reference))
-        .collect();
-    let mut outside: Vec<StorePath> = outside.into_iter().cloned().collect();
-    outside.sort();
+    let references = to_add.par_iter().flat_map_iter(|(_, info)| info.other_references());
+    let mut outside: Vec<&StorePath> = references.filter(|path| !known.contains(path)).collect();
+    outside.sort_unstable();
+    outside.dedup();
+    let outside: Vec<StorePath> = outside.into_iter().cloned().collect();
     let present = destination.present(&outside)?;
     let store_dir = destination.store_dir();
     let (mut there, mut absent) = (Vec::new(), Vec::new());
@@ -308,16 +348,17 @@ impl Admitted<'_> {
     ///
     /// # Errors
     /// When it cannot be read, and every way in which it is not what was promised.
-    pub fn read_whole(self) -> Result<(Vec<u8>, Verified)> {
+    pub fn read_whole(mut self) -> Result<(Vec<u8>, Verified)> {
         let Self { info, store_dir, .. } = self;
         let mut bytes = Vec::with_capacity(usize::try_from(info.nar_size).unwrap_or_default());
-        let verified = self.verify(|nar| match nar.read_to_end(&mut bytes) {
+        self.check(None, |nar| match nar.read_to_end(&mut bytes) {
             Ok(_) => Ok(()),
             Err(error) => {
                 let path = store_dir.render_path(&info.path);
                 Err(Error::reading(format!("read the NAR of {path}"))(error))
             }
         })?;
+        let verified = self.conclude(&bytes)?;
         Ok((bytes, verified))
     }
 
@@ -325,14 +366,25 @@ impl Admitted<'_> {
     ///
     /// # Errors
     /// What `consume` fails with, and every way in which the NAR is not what was promised.
-    pub fn verify(self, consume: impl FnOnce(&mut dyn Read) -> Result<()>) -> Result<Verified> {
+    pub fn verify(mut self, consume: impl FnOnce(&mut dyn Read) -> Result<()>) -> Result<Verified> {
+        let kept = self.info.path.is_derivation().then(Vec::new);
+        let kept = self.check(kept, consume)?;
+        self.conclude(&kept.unwrap_or_default())
+    }
+
+    /// Checks what goes by, and keeps it where it is to be kept.
+    fn check(
+        &mut self,
+        kept: Option<Vec<u8>>,
+        consume: impl FnOnce(&mut dyn Read) -> Result<()>,
+    ) -> Result<Option<Vec<u8>>> {
         let rendered = || self.store_dir.render_path(&self.info.path);
         let mut reader = CheckedNar {
-            nar: self.nar,
+            nar: &mut *self.nar,
             remaining: self.info.nar_size,
             hasher: NarHasher::default(),
             content_address: ContentAddressHasher::new(self.info),
-            kept: self.info.path.is_derivation().then(Vec::new),
+            kept,
             progress: self.progress,
         };
         consume(&mut reader)?;
@@ -359,11 +411,16 @@ impl Admitted<'_> {
                 reason: source.to_string(),
             })?;
         }
+        Ok(kept)
+    }
+
+    /// Checks what a derivation says, once its NAR has been found right.
+    fn conclude(self, nar: &[u8]) -> Result<Verified> {
         let mut outputs = Vec::new();
-        if let Some(nar) = kept {
+        if self.info.path.is_derivation() {
             // Nix takes every object of such a name for a derivation.
-            let text = nar::file_contents(&nar).ok_or_else(|| Error::MalformedNar {
-                path: rendered(),
+            let text = nar::file_contents(nar).ok_or_else(|| Error::MalformedNar {
+                path: self.store_dir.render_path(&self.info.path),
                 reason: "it is named like a derivation, and is not a plain file".to_owned(),
             })?;
             let path = &self.info.path;

@@ -1,10 +1,12 @@
 //! Closures over references, and the order that every store wants: references first.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use ferry_formats::{PathInfo, StoreDir, StorePath};
 use ferry_graph::post_order;
 use hashbrown::{HashMap, HashSet};
+use rayon::prelude::*;
 
 use crate::{Error, Result, Store};
 
@@ -39,10 +41,18 @@ pub fn closure(store: &dyn Store, roots: &[StorePath]) -> Result<BTreeMap<StoreP
 
 /// Those paths that none of the others refers to: keep these, and all are kept.
 #[must_use]
-pub fn unreferenced(infos: &[PathInfo]) -> Vec<StorePath> {
-    let referred: HashSet<&StorePath> = infos.iter().flat_map(PathInfo::other_references).collect();
-    let top = infos.iter().map(|info| &info.path).filter(|path| !referred.contains(path));
-    top.cloned().collect()
+pub fn unreferenced<'a>(infos: impl IntoIterator<Item = &'a PathInfo>) -> Vec<StorePath> {
+    let infos: Vec<&PathInfo> = infos.into_iter().collect();
+    let numbers: HashMap<&StorePath, usize> =
+        infos.iter().map(|info| &info.path).zip(0..).collect();
+    let referred: Vec<AtomicBool> = infos.iter().map(|_| AtomicBool::new(false)).collect();
+    infos.par_iter().flat_map_iter(|info| info.other_references()).for_each(|path| {
+        if let Some(referred) = numbers.get(path).and_then(|number| referred.get(*number)) {
+            referred.store(true, Ordering::Relaxed);
+        }
+    });
+    let top = infos.iter().zip(referred).filter(|(_, referred)| !referred.load(Ordering::Relaxed));
+    top.map(|(info, _)| info.path.clone()).collect()
 }
 
 /// The error for a path that a store does not have: it was asked for, or one of those found
@@ -79,13 +89,11 @@ pub fn references_first(
     infos.sort_by(|a, b| a.as_ref().map(|i| &i.path).cmp(&b.as_ref().map(|i| &i.path)));
     let index: HashMap<&StorePath, usize> =
         infos.iter().flatten().enumerate().map(|(number, info)| (&info.path, number)).collect();
-    let edges: Vec<Vec<usize>> = infos
-        .iter()
-        .flatten()
-        .map(|info| {
-            info.other_references().filter_map(|reference| index.get(reference).copied()).collect()
-        })
-        .collect();
+    let edges = infos.par_iter().map(|info| {
+        let references = info.iter().flat_map(PathInfo::other_references);
+        references.filter_map(|reference| index.get(reference).copied()).collect()
+    });
+    let edges: Vec<Vec<usize>> = edges.collect();
     drop(index);
     let order = post_order(&edges).map_err(|circle| Error::ReferenceCycle {
         path: circle

@@ -145,7 +145,9 @@ impl Context {
 
     /// How to send requests to `address`.
     pub(crate) fn http_options(&self, address: &str) -> Result<HttpOptions, Failure> {
-        http_options(&self.conf, address)
+        let (options, told) = http_options(&self.conf, address)?;
+        told.into_iter().for_each(|told| self.talk.say(told));
+        Ok(options)
     }
 
     /// The directory that store paths begin with where no store says so.

@@ -53,7 +53,7 @@ impl Freight {
                 let place = from.to_string_lossy();
                 let address = cache_address(context, &place)?;
                 let cache = open_cache(context, &place, &address, &context.store_dir()?)?;
-                let infos = everything(&cache)?.infos.into_values().collect();
+                let infos = everything(&cache)?.infos(&cache)?.into_values().collect();
                 Self::Cache(Box::new(cache), infos)
             }
         })

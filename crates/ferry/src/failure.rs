@@ -222,6 +222,10 @@ fn cache_hint(error: &CacheError) -> Option<&'static str> {
         }
         CacheError::OtherStore { .. } => Some("set NIX_STORE_DIR to that directory"),
         CacheError::S3 { code, .. } => s3_hint(code),
+        CacheError::NoCredentials { .. } => Some(
+            "put keys into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (`aws configure \
+             export-credentials --format env` prints those of any profile)",
+        ),
         CacheError::NoListing { .. } => Some(
             "name store paths, where the command takes some, or keep an index in the cache \
              (`ferry cache index --write` where its files are)",

@@ -6,6 +6,7 @@ use std::io::{BufReader, Read};
 use std::path::Path;
 
 use ferry_bundle::{Bundle, MAGIC, Volumes};
+use ferry_cache::{Compression, PathList};
 use ferry_formats::{PathInfo, StoreDir, StorePath};
 use ferry_store::inventory::{Claims, Inventory};
 use ferry_store::{Error, Store};
@@ -85,7 +86,7 @@ pub(crate) fn is_file(context: &Context, place: &str) -> bool {
 
 /// Reads what a file says is there: an inventory of either kind, or a bundle or its volumes, for
 /// what whoever has loaded it has; `-` is standard input. If the derivations of the bundle are
-/// coded against others, these are read from `store`.
+/// coded against others, these are read from `store`. A list may be compressed, if it is called so.
 pub(crate) fn inventory(
     context: &Context,
     name: &str,
@@ -101,6 +102,10 @@ pub(crate) fn inventory(
         "-" => Box::new(std::io::stdin()),
         _ => Box::new(File::open(file).map_err(Error::io(format!("read {name}")))?),
     };
+    if Compression::of_file(name) != Compression::None {
+        let text = PathList::text(name, input)?;
+        return Ok(Inventory::read(name, text.as_slice(), store_dir)?);
+    }
     // Read once: it may be a pipe.
     let mut start = Vec::new();
     let length = MAGIC.len() as u64;

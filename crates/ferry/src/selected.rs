@@ -1,9 +1,10 @@
 //! From the options that say what is taken to what they name, and to the paths that are carried.
 
+use ferry_formats::StorePath;
 use ferry_graph::{Explorer, Facts, NodeSet, query};
-use ferry_store::Store;
 use ferry_store::installable::Installable;
 use ferry_store::selection::{self, Selection};
+use ferry_store::{Store, Wanted};
 
 use crate::cli::What;
 use crate::context::Context;
@@ -11,6 +12,14 @@ use crate::failure::Failure;
 use crate::installables::Installables;
 use crate::queries::Queries;
 use crate::sources::add_traces;
+
+/// What a copy carries.
+pub(crate) struct Carried {
+    /// What was named; nothing, if what nothing else in it refers to stands for all of it.
+    pub(crate) roots: Option<Vec<StorePath>>,
+    /// Everything, with all that it refers to.
+    pub(crate) wanted: Wanted,
+}
 
 /// What the options name.
 pub(crate) struct Named {
@@ -60,20 +69,21 @@ pub(crate) fn require_some(name: &str, set: &NodeSet, also: &[Installable]) -> R
     ))
 }
 
-/// What the options take out of a store, of which `facts` are known. Nix puts what it evaluates
-/// into the store at `address`.
+/// What the options take out of a store, of which `facts` are known, to be copied. Nix puts what it
+/// evaluates into the store at `address`.
 pub(crate) fn selected(
     context: &Context,
     what: &What,
     store: &dyn Store,
     facts: Box<dyn Facts + '_>,
     address: &str,
-) -> Result<Selection, Failure> {
+) -> Result<Carried, Failure> {
     let named = Named::known(None, context, what, store, address)?;
-    selected_of(context, what, named, store, facts, address)
+    let Selection { roots, paths } = selected_of(context, what, named, store, facts, address)?;
+    Ok(Carried { roots: Some(roots), wanted: Wanted::closure(store, &paths)? })
 }
 
-/// The same where it is known what is named.
+/// What `named` and the options name, without what that refers to.
 pub(crate) fn selected_of(
     context: &Context,
     what: &What,

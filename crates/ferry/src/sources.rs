@@ -4,16 +4,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ferry_bundle::{Bundle, BundleError};
-use ferry_cache::{BinaryCache, CacheAddress};
+use ferry_cache::{BinaryCache, CacheAddress, realised_in};
 use ferry_formats::StoreDir;
 use ferry_graph::{Explorer, Facts};
-use ferry_store::closure::{closure, unreferenced};
 use ferry_store::facts::{ReferencesGraph, StoreFacts, Trace, TraceDirectory, Unfinished};
 use ferry_store::local::{Layout, UnregisteredStore};
-use ferry_store::selection::Selection;
 use ferry_store::trust::TrustPolicy;
 use ferry_store::uri::{OpenStore, Purpose};
-use ferry_store::{NarRanges, Store};
+use ferry_store::{NarRanges, Store, Wanted};
 
 use crate::cli::Sources;
 use crate::context::Context;
@@ -119,6 +117,14 @@ impl OpenSource {
         Some(self.any_store()).filter(|_| !matches!(self, Self::Cache(_)))
     }
 
+    /// As a binary cache, if it is one.
+    pub(crate) fn cache(&self) -> Option<&BinaryCache> {
+        match self {
+            Self::Cache(cache) => Some(cache),
+            _ => None,
+        }
+    }
+
     /// As a store that can be copied from.
     pub(crate) fn any_store(&self) -> &dyn Store {
         match self {
@@ -176,14 +182,11 @@ pub(crate) fn open_cache(
 }
 
 /// Everything that is in a store.
-pub(crate) fn everything(store: &dyn Store) -> Result<Selection, Failure> {
-    let paths = store.all_paths()?.ok_or_else(|| {
+pub(crate) fn everything(store: &dyn Store) -> Result<Wanted, Failure> {
+    Wanted::everything(store)?.ok_or_else(|| {
         Failure::new(format!("{} cannot list what is in it", store.describe()))
             .hint("name what to copy to `ferry copy`")
-    })?;
-    let infos = closure(store, &paths)?;
-    let all: Vec<_> = infos.values().cloned().collect();
-    Ok(Selection { roots: unreferenced(&all), infos })
+    })
 }
 
 /// The file of a bundle, if that is what an address names.
@@ -223,9 +226,24 @@ impl<'o> OpenSources<'o> {
 
     /// A graph to be filled from all of them.
     pub(crate) fn explorer(&self, context: &Context) -> Result<Explorer<'_>, Failure> {
+        self.explorer_realised_in(context, &[])
+    }
+
+    /// The same, with the paths that these caches know of outputs that have none before they are
+    /// built.
+    pub(crate) fn explorer_realised_in<'a>(
+        &'a self,
+        context: &Context,
+        caches: &[&'a BinaryCache],
+    ) -> Result<Explorer<'a>, Failure> {
         let mut explorer = Explorer::new(self.store_dir.clone());
         for store in &self.stores {
-            explorer.add_source(store.facts());
+            explorer.add_source(match (caches.is_empty(), store.store()) {
+                (false, Some(texts)) => {
+                    Box::new(realised_in(store.facts(), texts, caches.to_vec()))
+                }
+                _ => store.facts(),
+            });
         }
         for file in &self.options.references_graph {
             let graph = ReferencesGraph::read(file, &self.store_dir).map_err(Failure::new)?;

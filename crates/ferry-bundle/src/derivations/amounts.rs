@@ -31,12 +31,18 @@ impl Amounts {
         }
     }
 
+    /// How many bytes of NAR a section of so many bytes may hold with this base.
+    pub(crate) fn most_text(section: u64, base: Self) -> u64 {
+        let most = section.saturating_mul(limit::TEXT_RATIO).saturating_add(limit::TEXT_SLACK);
+        most.saturating_add(base.text.saturating_mul(2))
+    }
+
     /// What a section of so many bytes should not hold with this base, if anything.
     pub(crate) fn excess(self, section: u64, base: Self) -> Option<String> {
         let most = |ratio: u64, slack: u64| section.saturating_mul(ratio).saturating_add(slack);
         let derivations = section / 4 + limit::DERIVATIONS_SLACK + base.derivations;
         let references = most(8, limit::REFERENCES_SLACK) + 2 * base.references;
-        let text = most(limit::TEXT_RATIO, limit::TEXT_SLACK) + 2 * base.text;
+        let text = Self::most_text(section, base);
         [
             (self.derivations, derivations, "derivations"),
             (self.references, references, "references"),

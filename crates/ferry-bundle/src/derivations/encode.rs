@@ -14,6 +14,7 @@ use crate::derivations::model::{
 };
 use crate::derivations::render::Context;
 use crate::derivations::settle::{Settled, nar_size, settle};
+use crate::derivations::side_by_side::Earlier;
 use crate::derivations::tokens::{Builder, Name, is_text};
 use crate::format::limit;
 use ferry_formats::derivation::hash_placeholder;
@@ -226,7 +227,7 @@ impl Encoder {
     }
 
     fn context(&self) -> Context<'_> {
-        Context { tables: &self.tables, plain: &self.rendered, known: &self.known }
+        Context { tables: &self.tables, plain: &self.rendered, known: Earlier::new(&self.known) }
     }
 
     fn path(&self, target: Target) -> Option<StorePath> {

@@ -16,6 +16,7 @@ mod encode;
 mod form;
 mod given;
 mod likeness;
+mod lots;
 mod mentions;
 mod model;
 mod read;
@@ -23,6 +24,7 @@ mod render;
 mod resolve;
 mod settle;
 mod sheet;
+mod side_by_side;
 mod slots;
 mod tokens;
 

@@ -1,8 +1,7 @@
 //! Reads coded derivations, and computes what was left out.
 
-use crossbeam_channel::Sender;
 use ferry_formats::derivation::InputDerivationHash;
-use ferry_formats::{NarHash, PathInfo, StoreDir, StorePath, nar};
+use ferry_formats::{PathInfo, StoreDir, StorePath, nar};
 use ferry_store::Store;
 
 use crate::codec::{Malformed, Take};
@@ -10,12 +9,14 @@ use crate::derivations::amounts::Amounts;
 use crate::derivations::base::DerivationBase;
 use crate::derivations::encode::Encoder;
 use crate::derivations::given::{self, Given};
+use crate::derivations::lots::Lots;
 use crate::derivations::mentions::Reader;
-use crate::derivations::model::{Kind, Known, Recipe, Shape, Tables, Target, column, column_of};
+use crate::derivations::model::{Kind, Known, Recipe, Shape, Tables, column, column_of};
 use crate::derivations::render::Context;
-use crate::derivations::resolve::{Likes, Next};
-use crate::derivations::settle::{settle, text_of};
+use crate::derivations::resolve::Likes;
+use crate::derivations::settle::text_of;
 use crate::derivations::sheet::Columns;
+use crate::derivations::side_by_side::Earlier;
 use crate::derivations::tokens::{END, check};
 use crate::format;
 use crate::streams;
@@ -24,7 +25,7 @@ use crate::streams;
 #[derive(Default)]
 pub(crate) struct Derivations {
     pub(super) tables: Tables,
-    recipes: Vec<Recipe>,
+    pub(super) recipes: Vec<Recipe>,
     /// Those that are not in the bundle (of the base, and given), then those that are coded.
     pub(super) known: Vec<Known>,
     given: usize,
@@ -33,7 +34,7 @@ pub(crate) struct Derivations {
     /// The derivations that the base is the closure of.
     pub(crate) base_roots: Vec<StorePath>,
     /// The sources of the base, then the entries of the index.
-    plain: Vec<Box<str>>,
+    pub(super) plain: Vec<Box<str>>,
 }
 
 impl Derivations {
@@ -43,7 +44,8 @@ impl Derivations {
         let (Some(recipe), Some(known)) = (self.recipes.get(number), known) else {
             return Err(format!("no derivation {number}"));
         };
-        let context = Context { tables: &self.tables, plain: &self.plain, known: &self.known };
+        let earlier = Earlier::new(&self.known);
+        let context = Context { tables: &self.tables, plain: &self.plain, known: earlier };
         text_of(&context, recipe, &known.outputs).map(|text| nar::of_file(&text))
     }
 
@@ -62,13 +64,21 @@ impl Derivations {
         self.known.iter().take(self.given).map(|known| (&known.path, known.identity.hash()))
     }
 
-    /// The kind of path that each mentions: `plain` for entries of the index.
-    fn path<'a>(&'a self, target: Target, plain: &'a [StorePath]) -> Option<&'a StorePath> {
-        match target {
-            Target::Plain(number) => plain.get(number as usize),
-            Target::Derivation(number) => self.known.get(number as usize).map(|known| &known.path),
-            Target::Output { .. } => None,
+    /// How many were read, with those that are not in the bundle.
+    pub(super) fn count(&self) -> usize {
+        self.recipes.len() + self.given
+    }
+
+    /// Whether a derivation has this output.
+    pub(super) fn has_output(&self, derivation: u32, word: u32) -> bool {
+        let number = derivation as usize;
+        if let Some(known) = self.known.get(number) {
+            return known.outputs.iter().any(|output| output.word == word);
         }
+        // It was read, and nothing was computed yet.
+        let recipe = number.checked_sub(self.given).and_then(|place| self.recipes.get(place));
+        let shape = recipe.and_then(|recipe| self.tables.shapes.get(recipe.shape as usize));
+        shape.is_some_and(|shape| shape.outputs.iter().any(|(own, _)| *own == word))
     }
 }
 
@@ -83,7 +93,7 @@ pub(crate) struct Decoded {
     /// The paths that the base consists of.
     pub(crate) base_paths: Vec<StorePath>,
     /// What the base adds to what the section may hold.
-    base: Amounts,
+    pub(super) base: Amounts,
 }
 
 /// Why a section cannot be decoded.
@@ -100,10 +110,6 @@ impl From<Malformed> for Failure {
         Self::Malformed(malformed)
     }
 }
-
-/// How many bytes of text go to be hashed at a time, and how many times that may wait.
-const BATCH: usize = 128 << 10;
-const AHEAD: usize = 4;
 
 /// Decodes a section: the derivations and their path infos, in order. `plain` are the paths in
 /// the index, and `prerequisite` tells which of them are not in the bundle. The base is read from
@@ -171,31 +177,15 @@ pub(crate) fn decode(
     let mut columns = Columns::take(&mut take, &mut texts, digests, &by_rank, has_base)?;
     take.finish()?;
     texts.finish()?;
-    // The hashes of the NARs are needed by nothing here: another thread computes them.
-    let (texts, hashed) = crossbeam_channel::bounded::<Vec<Vec<u8>>>(AHEAD);
-    let (taken, hashes) = std::thread::scope(|scope| {
-        let hasher = scope.spawn(move || {
-            let texts = hashed.iter().flatten();
-            texts.map(|text| NarHash::of(&nar::of_file(&text))).collect::<Vec<_>>()
-        });
-        let taken =
-            decoded.take_all(count, store_dir, &plain, (&mut columns, &mut likes), size, &texts);
-        drop(texts);
-        (taken, hasher.join().unwrap_or_default())
-    });
-    taken?;
+    let (columns_of, likes_of) = (&mut columns, &mut likes);
+    let lots =
+        Lots { store_dir, plain: &plain, columns: columns_of, likes: likes_of, section: size };
+    lots.take(count, &mut decoded)?;
     columns.finish()?;
     likes.finish()?;
-    if hashes.len() != decoded.infos.len() {
-        let reason = "a thread that hashes ended".to_owned();
-        return Err(Malformed { position: 0, reason }.into());
-    }
     for before in &mut decoded.paths_before {
         // Those of the base are no entries.
         *before = before.saturating_sub(of_base as u64);
-    }
-    for (info, hash) in decoded.infos.iter_mut().zip(hashes) {
-        info.nar_hash = hash;
     }
     Ok(decoded)
 }
@@ -323,70 +313,8 @@ fn take_shape(tables: &Tables, by_rank: &[u32], take: &mut Take<'_>) -> Result<S
     Ok(shape)
 }
 
-impl Decoded {
-    fn take_all<'a>(
-        &mut self,
-        count: u64,
-        store_dir: &StoreDir,
-        plain: &[StorePath],
-        (columns, likes): (&mut Columns<'a>, &mut Likes<'a>),
-        section: u64,
-        texts: &Sender<Vec<Vec<u8>>>,
-    ) -> Result<(), Malformed> {
-        let unusual = |byte: &u8| matches!(byte, b'"' | b'\\') || *byte < b' ';
-        if count > 0 && store_dir.as_str().as_bytes().iter().any(unusual) {
-            return columns.shapes.malformed("coded derivations in a directory of such a name");
-        }
-        let read = &mut self.derivations;
-        let mut reader = Reader::new(likes.base.plain);
-        let mut found = format::Amounts { entries: count, references: 0, signatures: 0 };
-        let (mut size, mut batch, mut batched) = (0, Vec::new(), 0);
-        let given = read.given as u64;
-        for current in given..given + count {
-            let current = u32::try_from(current).unwrap_or(u32::MAX);
-            let (recipe, is_new, signed) = match likes.next(read, current, &mut reader, columns)? {
-                Next::New => (read.recipe(current, &mut reader, columns)?, true, true),
-                Next::Like { recipe, signed } => (recipe, false, signed),
-            };
-            let context = Context { tables: &read.tables, plain: &read.plain, known: &read.known };
-            let path = |target| read.path(target, plain).cloned();
-            let mut text = Vec::with_capacity(4096);
-            let settled =
-                settle(store_dir, &path, &context, &recipe, &mut text).or_else(|reason| {
-                    columns.shapes.malformed(format!("derivation number {current}: {reason}"))
-                })?;
-            let mut info = settled.info(&text);
-            if signed {
-                info.signatures = columns.take_signatures()?;
-            }
-            size += info.nar_size;
-            found.references += info.references.len() as u64;
-            found.signatures += info.signatures.len() as u64;
-            if let Some(excess) = Amounts::new(found, size).excess(section, self.base) {
-                return columns.shapes.malformed(excess);
-            }
-            // A hasher that is gone is noticed by the number of its hashes.
-            batched += text.len();
-            batch.push(text);
-            if batched >= BATCH {
-                batched = 0;
-                let _ = texts.send(std::mem::take(&mut batch));
-            }
-            self.infos.push(info);
-            self.paths_before.push(settled.paths_before);
-            read.known.push(settled.known);
-            read.recipes.push(recipe);
-            if is_new {
-                reader.end(current);
-            }
-        }
-        let _ = texts.send(batch);
-        Ok(())
-    }
-}
-
 impl Derivations {
-    fn recipe(
+    pub(super) fn recipe(
         &mut self,
         current: u32,
         reader: &mut Reader,

@@ -11,16 +11,18 @@ use crate::derivations::model::{
     Addressing, Identity, Kind, Known, KnownOutput, Recipe, Shape, Tables, Target, Template,
     column, column_of,
 };
+use crate::derivations::side_by_side::Earlier;
 use crate::derivations::tokens::{Name, Piece, named, pieces};
 use crate::format::limit;
 
 /// Everything that a text may need.
+#[derive(Clone, Copy)]
 pub(crate) struct Context<'a> {
     pub(crate) tables: &'a Tables,
     /// Index entries, with the store directory.
     pub(crate) plain: &'a [Box<str>],
     /// The derivations before this one.
-    pub(crate) known: &'a [Known],
+    pub(crate) known: Earlier<'a>,
 }
 
 /// Which text.
@@ -57,7 +59,7 @@ impl<'a> Context<'a> {
     }
 
     pub(crate) fn known(&self, number: u32) -> Result<&'a Known, String> {
-        self.known.get(number as usize).ok_or_else(|| format!("no derivation {number} before it"))
+        self.known.get(number).ok_or_else(|| format!("no derivation {number} before it"))
     }
 
     /// What is written for something that is mentioned.

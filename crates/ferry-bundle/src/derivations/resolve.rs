@@ -122,10 +122,8 @@ impl<'a> Likes<'a> {
         let Some(like) = self.base.recipes.get(number as usize) else {
             return self.codes.malformed(format!("the base has no derivation {number}"));
         };
-        let like = follow(like, &self.counterparts, &|derivation, word| {
-            let known = read.known.get(derivation as usize);
-            known.is_some_and(|known| known.outputs.iter().any(|output| output.word == word))
-        });
+        let has_output = |derivation, word| read.has_output(derivation, word);
+        let like = follow(like, &self.counterparts, &has_output);
         if !self.counterparts.take(number, current) {
             return self.codes.malformed(format!("derivation {number} of the base a second time"));
         }

@@ -22,20 +22,26 @@ pub(crate) struct Settled {
     pub(crate) digest: [u8; 32],
     /// How many entries of the index have to stand before it.
     pub(crate) paths_before: u64,
+    /// Bytes of its NAR.
+    pub(crate) nar_size: u64,
+    /// The hash of its NAR, which is computed last.
+    pub(crate) nar_hash: NarHash,
 }
 
 impl Settled {
-    /// Its path info, signatures and the hash of the NAR excepted.
-    pub(crate) fn info(&self, text: &[u8]) -> PathInfo {
-        PathInfo {
-            path: self.known.path.clone(),
-            nar_hash: NarHash([0; 32]),
-            nar_size: nar_size(text.len()),
-            references: self.references.clone().into(),
+    /// What its dependents need, and its path info without signatures.
+    pub(crate) fn known_and_info(self) -> (Known, PathInfo) {
+        let Self { known, references, digest, nar_hash, nar_size, .. } = self;
+        let info = PathInfo {
+            path: known.path.clone(),
+            nar_hash,
+            nar_size,
+            references: references.into(),
             deriver: None,
-            ca: Some(ContentAddress::Text(self.digest)),
+            ca: Some(ContentAddress::Text(digest)),
             signatures: Vec::new(),
-        }
+        };
+        (known, info)
     }
 }
 
@@ -171,7 +177,8 @@ pub(crate) fn settle(
     }
     let rendered = store_dir.render_path(&path).into();
     let known = Known { path, rendered, outputs, identity };
-    Ok(Settled { known, references, digest, paths_before })
+    let (nar_size, nar_hash) = (nar_size(out.len()), NarHash([0; 32]));
+    Ok(Settled { known, references, digest, paths_before, nar_size, nar_hash })
 }
 
 /// The kind that all outputs have in common, as Nix wants it.

@@ -32,6 +32,7 @@ mod ranges;
 mod real_derivations;
 mod salvage;
 mod salvage_packed;
+mod side_by_side;
 mod signatures;
 mod structure;
 mod thin;

@@ -8,6 +8,7 @@ mod lock;
 mod origins;
 mod outside;
 mod scan;
+mod watched;
 mod witness;
 
 use std::path::{Path, PathBuf};
@@ -25,6 +26,7 @@ pub use self::witness::{Shown, Verbosity, Witness, without_colours};
 use self::classify::Classifier;
 use self::heard::Heard;
 use crate::proxy::{Proxy, ProxyError, Upstream};
+use crate::watch::Seen;
 
 /// How long connections may take to end when the evaluator is gone.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -82,6 +84,8 @@ pub struct Evaluation {
     pub roots: Option<Vec<StorePath>>,
     /// The evaluator's log, if it was read.
     pub witness: Option<Witness>,
+    /// What evaluators were seen to do with files, if they were watched.
+    pub seen: Option<Seen>,
     /// Where the files of the store really are, if that is not where its paths say.
     pub real_store_dir: Option<PathBuf>,
     /// Files that were named to the evaluator.
@@ -92,6 +96,8 @@ pub struct Evaluation {
     pub flake: Option<PathBuf>,
     /// Where `<name>` is looked up: names, perhaps empty, and directories.
     pub search_path: Vec<(String, PathBuf)>,
+    /// Where the evaluator puts what it needs for a while.
+    pub temporary_directory: Option<PathBuf>,
     /// Whether it could see neither environment nor time.
     pub is_pure: bool,
     /// Why something may be missing.

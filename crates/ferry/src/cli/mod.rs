@@ -18,6 +18,7 @@ mod shell;
 mod trace;
 mod what;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueHint};
@@ -136,6 +137,13 @@ pub(crate) enum Command {
     /// Make binary caches, and look after them
     #[command(subcommand)]
     Cache(Cache),
+    /// Become a command that the process which started this one watches
+    #[command(hide = true, name = crate::watching::COMMAND)]
+    BecomeWatched {
+        /// The command
+        #[arg(last = true)]
+        command: Vec<OsString>,
+    },
     /// Print a completion script for a shell
     Completions {
         /// The shell

@@ -43,7 +43,7 @@ pub(crate) fn run(context: &Context, options: &Convert) -> Result<(), Failure> {
         Format::Cache => into_cache(context, options, &freight),
     };
     let (report, size) = outcome.map_err(|failure| advise(&freight, failure))?;
-    let lost = Lost::count(freight.path_infos(), to);
+    let lost = Lost::count(&freight, to)?;
     tell(context, options, &freight, to, (&report, size), &lost);
     if context.json {
         let store_dir = freight.store().store_dir();
@@ -195,14 +195,20 @@ struct Lost {
     others: usize,
     signed: usize,
     content_addressed: usize,
+    realisations: usize,
 }
 
 impl Lost {
-    fn count(infos: &[PathInfo], to: Format) -> Self {
+    fn count(freight: &Freight, to: Format) -> Result<Self, Failure> {
+        let infos = freight.path_infos();
+        let realisations = match to {
+            Format::Bundle | Format::Cache => 0,
+            Format::Export | Format::Drvs => freight.store().realisations(&offered(freight).into())?.len(),
+        };
         let count = |holds: &dyn Fn(&PathInfo) -> bool| infos.iter().filter(|it| holds(it)).count();
         let signed = |info: &PathInfo| !info.signatures.is_empty();
-        let none = Self::default();
-        match to {
+        let none = Self { realisations, ..Self::default() };
+        Ok(match to {
             Format::Bundle | Format::Cache => none,
             Format::Export => Self {
                 signed: count(&signed),
@@ -214,7 +220,7 @@ impl Lost {
                 others: count(&|info| !info.path.is_derivation()),
                 ..none
             },
-        }
+        })
     }
 
     fn json(&self) -> Value {
@@ -222,6 +228,7 @@ impl Lost {
             "paths": self.others,
             "signaturesOfPaths": self.signed,
             "contentAddressesOfPaths": self.content_addressed,
+            "realisations": self.realisations,
         })
     }
 }
@@ -249,6 +256,13 @@ fn tell(
             "left out the signatures of {}: an export stream has no place for them, and Nix \
              imports it only for users whom it trusts",
             output::paths(lost.signed as u64),
+        ));
+    }
+    if lost.realisations > 0 {
+        context.talk.say(format!(
+            "{} realisations (of which outputs became which paths) have no place there: the other \
+             side builds again what it has the outputs of",
+            lost.realisations
         ));
     }
     if lost.others > 0 {

@@ -13,7 +13,7 @@ use ferry_store::new_derivations::NewDerivations;
 use ferry_store::shown_derivations::show;
 use ferry_store::trust::TrustPolicy;
 use ferry_store::uri::{OpenStore, Purpose};
-use ferry_store::{Store, copy};
+use ferry_store::{Store, Wanted, copy};
 use serde_json::{Value, json};
 
 use crate::cli::{Drv, DrvAdd, DrvShow};
@@ -141,7 +141,8 @@ fn run_add(context: &Context, options: &DrvAdd) -> Result<(), Failure> {
         (Some(output), _) => into_bundle(context, options, output, &new)?,
         (None, _) => {
             let infos = new.path_infos().iter().map(|info| (info.path.clone(), info.clone()));
-            copy(&new, store.destination(), infos.collect(), &[], &*context.bars)?.added
+            copy(&new, store.destination(), Wanted::Infos(infos.collect()), &[], &*context.bars)?
+                .added
         }
     };
     let store_dir = new.store_dir();

@@ -34,6 +34,9 @@ use crate::failure::Failure;
 use crate::output;
 
 pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
+    if let Command::BecomeWatched { command } = &arguments.command {
+        return Ok(trace::become_watched(command));
+    }
     let context = Context::new(&arguments.global)?;
     let done = match arguments.command {
         Command::Diff(options) => return diff::run(&context, &options),
@@ -56,6 +59,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Convert(options) => convert::run(&context, &options),
         Command::Drv(command) => drv::run(&context, &command),
         Command::Copy(options) => copy::run(&context, &options),
+        Command::BecomeWatched { .. } => Ok(()),
         Command::Completions { shell } => {
             let mut command = Arguments::command();
             let mut script = Vec::new();

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use ferry_bundle::{BundleWriter, PackOptions, Prerequisites};
+use ferry_store::closure::closure;
 use ferry_store::leave_out::{Thinned, leave_out};
 use ferry_store::selection::Selection;
 use ferry_store::trust::TrustPolicy;
@@ -49,10 +50,11 @@ pub(crate) fn run(context: &Context, mut options: Pack) -> Result<(), Failure> {
     let store: &dyn Store = &joined;
 
     let named = Named::known(named, context, &options.what, store, &options.store)?;
-    let mut selection =
+    let Selection { roots, paths } =
         selected_of(context, &options.what, named, store, opened.facts(), &options.store)?;
-    evaluations.add_to(store, &mut selection.infos)?;
-    let paths: Vec<_> = selection.infos.keys().cloned().collect();
+    let mut infos = closure(store, &paths)?;
+    evaluations.add_to(store, &mut infos)?;
+    let paths: Vec<_> = infos.keys().cloned().collect();
     let _protection = match store.protect(&paths) {
         // Without it a collection meanwhile makes packing fail, and harms nothing.
         Err(Error::Io { action, source }) => {
@@ -64,7 +66,6 @@ pub(crate) fn run(context: &Context, mut options: Pack) -> Result<(), Failure> {
         outcome => outcome?,
     };
 
-    let Selection { roots, infos } = selection;
     let mut there = have::there(context, &options.have, store, &infos)?;
     let mut base = match &options.base {
         None => None,

@@ -1,6 +1,7 @@
 //! `ferry trace`: evaluates, and records what that takes.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{ExitCode, ExitStatus};
 
@@ -66,6 +67,13 @@ pub(crate) fn run(context: &Context, options: &Trace) -> Result<ExitCode, Failur
         output::json(json!({ "recordings": told }))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Becomes a command that is watched; the exit code tells why it does not.
+pub(super) fn become_watched(command: &[OsString]) -> ExitCode {
+    let error = ferry_trace::watch::become_watched(command);
+    let code = error.raw_os_error().and_then(|code| u8::try_from(code).ok());
+    ExitCode::from(code.unwrap_or(u8::MAX))
 }
 
 /// What is in a store has been evaluated.

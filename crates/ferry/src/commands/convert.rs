@@ -203,7 +203,9 @@ impl Lost {
         let infos = freight.path_infos();
         let realisations = match to {
             Format::Bundle | Format::Cache => 0,
-            Format::Export | Format::Drvs => freight.store().realisations(&offered(freight).into())?.len(),
+            Format::Export | Format::Drvs => {
+                freight.store().realisations(&offered(freight).into())?.len()
+            }
         };
         let count = |holds: &dyn Fn(&PathInfo) -> bool| infos.iter().filter(|it| holds(it)).count();
         let signed = |info: &PathInfo| !info.signatures.is_empty();

@@ -6,9 +6,9 @@ use std::time::{Duration, SystemTime};
 use ferry_cache::{BinaryCache, NarFiles, PruneOptions, PruneReport};
 use ferry_formats::{StoreDir, StorePath};
 use ferry_graph::Explorer;
+use ferry_store::Store as _;
 use ferry_store::installable::Installable;
 use ferry_store::shard::Shard;
-use ferry_store::Store as _;
 use serde_json::{Value, json};
 
 use crate::cli::CachePrune;

@@ -4,9 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ferry_formats::derivation::{InputDerivationHash, OutputPaths};
 use ferry_formats::{NarHash, PathInfo, StorePath};
-use ferry_store::admission::read_single_file;
-use ferry_store::closure::references_first;
-use ferry_store::{Destination, Error, Result, Store};
+use ferry_store::{Destination, Error, Result, Store, input_hashes};
 
 use crate::derivations::Given;
 use crate::{Bundle, DerivationBase};
@@ -165,18 +163,13 @@ impl Prerequisites {
     /// Computes what stands for `inputs`, from all that they are made of.
     fn read_derivations(&mut self, store: &dyn Store, inputs: &[StorePath]) -> Result<()> {
         let wanted: BTreeSet<&StorePath> = inputs.iter().collect();
-        let closure = derivations_below(store, inputs)?;
-        store.read_nars(&closure, &mut |info, nar| {
-            let text = read_single_file(store.store_dir(), info, nar)?;
-            // The store reads references first, so nothing has to be looked up.
-            let mut lookup = |input: &StorePath| store_text(store, input);
-            self.known.check_text(store.store_dir(), &info.path, &text, &mut lookup)?;
+        let given = &mut self.given;
+        input_hashes::learn(store, inputs, &mut self.known, |known, info, text| {
             if wanted.contains(&info.path)
-                && let Some(hash) = self.known.known(&info.path)
+                && let Some(hash) = known.known(&info.path)
             {
-                self.given.extend(Given::new(&info.path, hash, &text));
+                given.extend(Given::new(&info.path, hash, text));
             }
-            Ok(())
         })?;
         self.sort();
         // Those below are nobody's input here.
@@ -217,29 +210,4 @@ impl Bundle {
         missing.sort();
         Ok(missing)
     }
-}
-
-fn store_text(store: &dyn Store, path: &StorePath) -> std::result::Result<Vec<u8>, String> {
-    store.derivation_text(path).map_err(|error| error.to_string())
-}
-
-/// The derivations that these are made of, and they themselves, references first.
-fn derivations_below(store: &dyn Store, derivations: &[StorePath]) -> Result<Vec<PathInfo>> {
-    let mut seen: BTreeSet<StorePath> = derivations.iter().cloned().collect();
-    let mut wave: Vec<StorePath> = derivations.to_vec();
-    let mut found = Vec::new();
-    while !wave.is_empty() {
-        let mut next = Vec::new();
-        for (path, info) in wave.iter().zip(store.path_infos(&wave)?) {
-            let info = match info {
-                Some(info) => info,
-                None => store.require(path)?,
-            };
-            let below = info.other_references().filter(|path| path.is_derivation());
-            next.extend(below.filter(|path| seen.insert((*path).clone())).cloned());
-            found.push(info);
-        }
-        wave = next;
-    }
-    references_first(store.store_dir(), found)
 }

@@ -10,7 +10,7 @@ use ferry_store::admission::{Admitted, Plan};
 use ferry_store::progress::Progress;
 use ferry_store::trust::TrustPolicy;
 use ferry_store::{
-    CopyReport, Destination, Error, Result, SignatureCheck, Store as _, StoreWriter, copy,
+    CopyReport, Destination, Error, Result, SignatureCheck, Store, StoreWriter, copy,
 };
 
 use crate::Bundle;
@@ -129,6 +129,10 @@ impl Destination for Nowhere<'_> {
             return destination.derivation_text(path);
         }
         Err(Error::NotValid { path: self.store_dir().render_path(path), store: self.describe() })
+    }
+
+    fn derivations(&self) -> Option<&dyn Store> {
+        self.against.and_then(Destination::derivations)
     }
 
     fn signature_check(&self) -> SignatureCheck<'_> {

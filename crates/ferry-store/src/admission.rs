@@ -21,10 +21,8 @@ use rayon::prelude::*;
 
 use crate::closure::references_first;
 use crate::progress::Progress;
-use crate::{Destination, Error, Result, SignatureCheck, Store, Wanted};
-
-/// Largest `.drv` that is read into memory, in bytes of NAR. The largest real ones are below 1 MB.
-pub const MAX_DERIVATION_NAR: u64 = 64 << 20;
+pub use crate::single_file::{MAX_DERIVATION_NAR, read_single_file};
+use crate::{Destination, Error, Result, SignatureCheck, Store, Wanted, input_hashes};
 
 /// What will be added to a destination, references first.
 pub struct Plan {
@@ -257,12 +255,16 @@ fn check_references(
 /// Gives the text of a derivation, or says why it cannot.
 pub type DerivationLookup<'a> = dyn FnMut(&StorePath) -> std::result::Result<Vec<u8>, String> + 'a;
 
+/// Finds out what stands for derivations, as far as that can be had for many at a time.
+type Learn<'a> = dyn FnMut(&mut OutputPaths, &[StorePath]) + 'a;
+
 /// What the checks of one copy remember from path to path.
 pub struct Checks<'a> {
     store_dir: StoreDir,
     planned: HashMap<&'a StorePath, &'a PathInfo>,
     output_paths: OutputPaths,
     lookup: Box<DerivationLookup<'a>>,
+    learn: Box<Learn<'a>>,
 }
 
 impl<'a> Checks<'a> {
@@ -275,7 +277,29 @@ impl<'a> Checks<'a> {
         lookup: impl FnMut(&StorePath) -> std::result::Result<Vec<u8>, String> + 'a,
     ) -> Self {
         let planned = plan.infos.iter().map(|info| (&info.path, info)).collect();
-        Self { store_dir, planned, output_paths: known, lookup: Box::new(lookup) }
+        Self {
+            store_dir,
+            planned,
+            output_paths: known,
+            lookup: Box::new(lookup),
+            learn: Box::new(|_, _| {}),
+        }
+    }
+
+    /// Reads the texts of derivations that do not go by from a store, with all that they are made
+    /// of, and looks up only what is not to be had there.
+    #[must_use]
+    pub fn with_derivations_of(self, store: Option<&'a dyn Store>) -> Self {
+        let mut left = store;
+        let learn = move |known: &mut OutputPaths, inputs: &[StorePath]| {
+            let learnt = left.map(|store| input_hashes::learn(store, inputs, known, |_, _, _| {}));
+            if let Some(Err(error)) = learnt {
+                // One that is needed is looked up by itself, and is an error only then.
+                tracing::debug!(%error, "derivations are looked up one at a time");
+                left = None;
+            }
+        };
+        Self { learn: Box::new(learn), ..self }
     }
 
     /// Wraps the NAR of a path, which has to prove what the plan says of it. References have to go
@@ -292,12 +316,12 @@ impl<'a> Checks<'a> {
     where
         'a: 'b,
     {
-        let Self { store_dir, planned, output_paths, lookup } = self;
+        let Self { store_dir, planned, output_paths, lookup, learn } = self;
         let Some(info) = planned.get(path) else {
             let action = format!("take in {}", store_dir.render_path(path));
             return Err(Error::io(action)(io::Error::other("nobody has asked for it")));
         };
-        Ok(Admitted { info, nar, progress, store_dir, output_paths, lookup })
+        Ok(Admitted { info, nar, progress, store_dir, output_paths, lookup, learn })
     }
 }
 
@@ -309,6 +333,7 @@ pub struct Admitted<'a> {
     store_dir: &'a StoreDir,
     output_paths: &'a mut OutputPaths,
     lookup: &'a mut DerivationLookup<'a>,
+    learn: &'a mut Learn<'a>,
 }
 
 /// Proof that a path's NAR was read whole and is what its path info says.
@@ -423,8 +448,23 @@ impl Admitted<'_> {
                 path: self.store_dir.render_path(&self.info.path),
                 reason: "it is named like a derivation, and is not a plain file".to_owned(),
             })?;
-            let path = &self.info.path;
-            outputs = self.output_paths.check_text(self.store_dir, path, text, self.lookup)?;
+            let (path, known) = (&self.info.path, self.output_paths);
+            let mut has_unknown = false;
+            let checked = known.check_text(self.store_dir, path, text, &mut |_| {
+                has_unknown = true;
+                Err("it is not known yet".to_owned())
+            });
+            let checked = match has_unknown {
+                false => checked,
+                true => {
+                    let inputs = self.info.other_references();
+                    let inputs = inputs.filter(|path| path.is_derivation());
+                    let unknown = inputs.filter(|path| known.known(path).is_none());
+                    (self.learn)(known, &unknown.cloned().collect::<Vec<_>>());
+                    known.check_text(self.store_dir, path, text, self.lookup)
+                }
+            };
+            outputs = checked?;
         }
         self.progress.path(&self.info.path);
         Ok(Verified { info: self.info.clone(), outputs })
@@ -460,39 +500,4 @@ impl Read for CheckedNar<'_> {
         self.progress.bytes(bytes.len() as u64);
         Ok(count)
     }
-}
-
-/// Reads a NAR that has to hold one plain file, checks its hash, and returns the file's contents.
-///
-/// # Errors
-/// When it is too large ([`MAX_DERIVATION_NAR`]), is not what `info` says, or holds another kind
-/// of object.
-pub fn read_single_file(
-    store_dir: &StoreDir,
-    info: &PathInfo,
-    nar: &mut dyn Read,
-) -> Result<Vec<u8>> {
-    let path = || store_dir.render_path(&info.path);
-    if info.nar_size > MAX_DERIVATION_NAR {
-        return Err(Error::MalformedNar {
-            path: path(),
-            reason: format!("{} bytes is too large for a derivation", info.nar_size),
-        });
-    }
-    let mut bytes = Vec::new();
-    nar.take(info.nar_size)
-        .read_to_end(&mut bytes)
-        .map_err(Error::io(format!("read the NAR of {}", path())))?;
-    let found = NarHash::of(&bytes);
-    if found != info.nar_hash {
-        return Err(Error::WrongNarHash {
-            path: path(),
-            expected: info.nar_hash.to_string(),
-            found: found.to_string(),
-        });
-    }
-    nar::file_contents(&bytes).map(<[u8]>::to_vec).ok_or_else(|| Error::MalformedNar {
-        path: path(),
-        reason: "it is not a single plain file".to_owned(),
-    })
 }

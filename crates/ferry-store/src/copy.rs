@@ -150,7 +150,8 @@ fn transfer(
             text => text,
         };
         text.map_err(|error| error.to_string())
-    });
+    })
+    .with_derivations_of(destination.derivations());
     let mut writer = destination.writer(plan)?;
     let mut transfer = |infos: &[PathInfo]| {
         source

@@ -182,6 +182,11 @@ pub trait Destination {
     /// When it does not have it, or cannot be asked.
     fn derivation_text(&self, path: &StorePath) -> Result<Vec<u8>>;
 
+    /// Where the derivations that it has are read many at a time, if they can be.
+    fn derivations(&self) -> Option<&dyn Store> {
+        None
+    }
+
     /// What it knows to stand for derivations that it has, in those that are to come. What it does
     /// not know is computed from the texts.
     fn output_paths(&self) -> OutputPaths {

@@ -25,6 +25,7 @@ mod example;
 mod facts;
 mod hostile_derivations;
 mod index;
+mod inputs_there;
 mod memory;
 mod nars;
 mod order;

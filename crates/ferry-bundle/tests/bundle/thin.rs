@@ -61,7 +61,7 @@ pub(crate) fn the_rest_comes_back(objects: &[Object], there: &BTreeSet<StorePath
 }
 
 /// A store that has some of `objects`.
-fn receiver_with(objects: &[Object], there: &BTreeSet<StorePath>) -> Receiver {
+pub(crate) fn receiver_with(objects: &[Object], there: &BTreeSet<StorePath>) -> Receiver {
     let receiver = Receiver::new();
     let present: BTreeMap<_, _> =
         infos_of(objects).into_iter().filter(|(path, _)| there.contains(path)).collect();

@@ -369,6 +369,10 @@ impl Destination for DaemonStore {
         Store::derivation_text(self, path)
     }
 
+    fn derivations(&self) -> Option<&dyn Store> {
+        Some(self)
+    }
+
     fn signature_check(&self) -> SignatureCheck<'_> {
         SignatureCheck::ByDestination
     }

@@ -202,6 +202,10 @@ impl Destination for LocalStore {
         Store::derivation_text(self, path)
     }
 
+    fn derivations(&self) -> Option<&dyn Store> {
+        Some(self)
+    }
+
     fn signature_check(&self) -> SignatureCheck<'_> {
         SignatureCheck::Here(&self.trust)
     }

@@ -310,6 +310,11 @@ fn store_hint(error: &Error) -> (Option<String>, u8) {
         Error::BadUri { .. } | Error::BadInstallable { .. } => return (None, USAGE),
         Error::Setting { file, .. } if file == COMMAND_LINE => return (None, USAGE),
         Error::Io { source, .. } if source.kind() == ErrorKind::StorageFull => MAKE_ROOM,
+        Error::Io { action, source }
+            if source.kind() == ErrorKind::NotFound && action.contains("store database") =>
+        {
+            "no store is there: name another one (`ferry load --to` makes one)"
+        }
         Error::Io { action, source } if source.kind() == ErrorKind::PermissionDenied => {
             match ["/nix/store", "/nix/var/"].iter().any(|part| action.contains(part)) {
                 true => {

@@ -350,6 +350,19 @@ impl<'a> Recorder<'a> {
         entries.filter(|(_, place)| place.exists()).collect()
     }
 
+    /// Makes sure that what is kept of any of the roots is not better.
+    fn require_better(&self, recorded: &RecordedEvaluation, file: &Path) -> Result<(), Failure> {
+        let others = recorded.recorded().roots.iter().skip(1);
+        let others = others.map(|root| file.with_file_name(file_name(Some(root))));
+        for kept in std::iter::once(file.to_owned()).chain(others) {
+            recorded.require_better(&kept).map_err(|error| {
+                Failure::new(error)
+                    .hint("name another place with --output, or remove that recording")
+            })?;
+        }
+        Ok(())
+    }
+
     fn write(&self, recorded: &RecordedEvaluation) -> Result<PathBuf, Failure> {
         let file = match self.output {
             Some(file) => self.context.surroundings.working_directory.join(file),
@@ -358,9 +371,9 @@ impl<'a> Recorder<'a> {
                 traces_directory()?.join(file_name(root))
             }
         };
-        recorded.require_better(&file).map_err(|error| {
-            Failure::new(error).hint("name another place with --output, or remove that recording")
-        })?;
+        if self.output.is_none() {
+            self.require_better(recorded, &file)?;
+        }
         recorded.write(&file).map_err(Failure::new)?;
         if self.output.is_none() {
             for root in recorded.recorded().roots.iter().skip(1) {

@@ -306,6 +306,7 @@ fn hints_name_what_helps_with_this_command() {
     home.pack(RECIPE, "recipe", "x.ferry");
     let ls = home.run(&["ls", "x.ferry", OUTPUT]);
     assert!(!told(&ls).contains("--store"), "{}", told(&ls));
+    home.fails(&["query", "all()", "--store", "./nowhere"], 1, &["hint: no store is there"]);
     let nowhere = ["there is no directory", "nowhere"];
     home.fails(&["pack", RECIPE, "--store", "./S", "-o", "nowhere/x.ferry"], 1, &nowhere);
 }

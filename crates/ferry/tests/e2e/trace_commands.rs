@@ -75,6 +75,29 @@ fn a_command_that_is_recorded_does_and_says_what_it_does_otherwise() {
 }
 
 #[test]
+fn a_complete_recording_stays_where_a_new_one_tells_less() {
+    let Some(world) = World::open() else { return };
+    let machine = machine(&world, NixVersion::V2_34);
+    project(&machine);
+    let kept = ferry(&machine, ["trace", "--file", "talkative.nix"]).ok();
+    let complete = machine.read(&kept);
+    assert_eq!(lines(&machine, &kept).last().unwrap()["complete"], true);
+
+    let fails = "ferry trace -- sh -c 'nix-instantiate talkative.nix; exit 3'";
+    let failed = shell(&machine, fails).fails();
+    assert_eq!(failed.code(), 3);
+    assert!(failed.stderr.contains("is a complete recording, which stays"), "{}", failed.stderr);
+    assert!(machine.read(&kept) == complete);
+
+    // A link into the store is in the store.
+    shell(&machine, "nix-build talkative.nix").ok();
+    let refused = ferry(&machine, ["trace", "./result"]).fails();
+    assert_eq!(refused.code(), 2, "{}", refused.stderr);
+    assert!(refused.stderr.contains("./result is in a store"), "{}", refused.stderr);
+    assert!(machine.read(&kept) == complete);
+}
+
+#[test]
 fn what_a_command_builds_for_itself_is_no_import() {
     on_each(|_, machine| {
         project(&machine);

@@ -1,6 +1,5 @@
 //! A bundle as a store to copy from.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -10,7 +9,7 @@ use ferry_formats::build_trace::Realisation;
 use ferry_formats::derivation::OutputPaths;
 use ferry_formats::keys::{PublicKey, Signature};
 use ferry_formats::{PathInfo, StoreDir, StorePath, derivation};
-use ferry_store::{Error, NarRanges, NarVisitor, Store};
+use ferry_store::{Error, NarRanges, NarVisitor, Store, Wanted};
 use hashbrown::HashMap;
 
 use crate::head::{self, Head};
@@ -366,12 +365,9 @@ impl Store for Bundle {
         Ok(derivers.get(path).cloned().unwrap_or_default())
     }
 
-    fn realisations(
-        &self,
-        paths: &BTreeMap<StorePath, PathInfo>,
-    ) -> ferry_store::Result<Vec<Realisation>> {
+    fn realisations(&self, paths: &Wanted) -> ferry_store::Result<Vec<Realisation>> {
         let all = self.head.realisations.iter();
-        Ok(all.filter(|one| paths.contains_key(&one.path)).cloned().collect())
+        Ok(all.filter(|one| paths.contains(&one.path)).cloned().collect())
     }
 
     fn evaluations(&self) -> Vec<StorePath> {

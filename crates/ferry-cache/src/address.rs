@@ -33,8 +33,14 @@ pub(crate) enum Location {
 }
 
 /// Parameters that mean something to Nix and nothing here.
-const PASSED_OVER: [&str; 5] =
-    ["trusted", "local-nar-cache", "parallel-compression", "path-info-cache-size", "store"];
+const PASSED_OVER: [&str; 6] = [
+    "trusted",
+    "local-nar-cache",
+    "parallel-compression",
+    "path-info-cache-size",
+    "store",
+    "system-features",
+];
 
 impl CacheAddress {
     /// Whether an address is that of a binary cache, whatever else is wrong with it.
@@ -140,6 +146,10 @@ impl CacheAddress {
                     self.secret_key_files.extend(files.map(PathBuf::from));
                 }
                 other if PASSED_OVER.contains(&other) => {}
+                "index-debug-info" if !is_true(&name, &value)? => {}
+                "index-debug-info" => {
+                    return Err(format!("`{name}`: debugging information is not indexed"));
+                }
                 "narinfo-compression" | "ls-compression" | "log-compression" => {
                     return Err(format!("`{name}`: such files are written as they are"));
                 }
@@ -198,6 +208,7 @@ mod tests {
             ("compression-level=10", "0 to 9"),
             ("compression-level=high", "`compression-level=high`"),
             ("write-nar-listing=maybe", "`write-nar-listing=maybe`"),
+            ("index-debug-info=true", "`index-debug-info`"),
         ] {
             let error = CacheAddress::parse(&format!("file:///c?{parameters}")).unwrap_err();
             assert!(error.to_string().contains(said), "{error}");

@@ -1,19 +1,20 @@
 //! A binary cache as a store.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use ferry_formats::build_trace::{DrvOutput, Realisation};
+use ferry_formats::build_trace::Realisation;
 use ferry_formats::narinfo::{self, CacheInfo, Narinfo};
 use ferry_formats::{NarHash, NixHash, PathInfo, StoreDir, StorePath};
 use ferry_store::admission::Plan;
 use ferry_store::http::HttpOptions;
 use ferry_store::message::harmless;
 use ferry_store::parallel::in_parallel;
-use ferry_store::{Destination, NarVisitor, Result, SignatureCheck, Store, StoreWriter};
+use ferry_store::realisations::NotTaken;
+use ferry_store::{Destination, NarVisitor, Result, SignatureCheck, Store, StoreWriter, Wanted};
 
 use crate::compression::Compression;
 use crate::directory::Staging;
@@ -33,7 +34,8 @@ pub struct BinaryCache {
     settings: WriteSettings,
     pub(crate) scratch: PathBuf,
     /// Set once its `nix-cache-info` was looked at.
-    checked: OnceLock<()>,
+    /// Its `nix-cache-info`, once that was read and found to be of this store.
+    pub(crate) checked: OnceLock<Vec<u8>>,
     /// Made when something is written that is not a path.
     staging: OnceLock<Staging>,
     /// Where the NARs of the paths are that it was asked about.
@@ -128,16 +130,41 @@ impl BinaryCache {
         paths: &[StorePath],
         keep: impl Fn(&str, &[u8]) + Sync,
     ) -> std::result::Result<Vec<Option<Narinfo>>, CacheError> {
+        self.each_text(paths, |path, name, text| {
+            let narinfo = self.parse(path, name, text)?;
+            keep(name, text);
+            Ok(narinfo)
+        })
+    }
+
+    /// The NAR hashes that it states of those of `paths` that it has.
+    fn nar_hashes(
+        &self,
+        paths: &[StorePath],
+    ) -> std::result::Result<Vec<Option<NarHash>>, CacheError> {
+        self.each_text(paths, |path, name, text| {
+            match narinfo::nar_hash_of(&self.store_dir, path, text) {
+                Some(hash) => Ok(hash),
+                None => Ok(self.parse(path, name, text)?.info.nar_hash),
+            }
+        })
+    }
+
+    /// Gets the narinfos of those of `paths` that it has, several at a time, and has each read, with
+    /// its name and its text.
+    fn each_text<T: Send>(
+        &self,
+        paths: &[StorePath],
+        read: impl Fn(&StorePath, &str, &[u8]) -> std::result::Result<T, CacheError> + Sync,
+    ) -> std::result::Result<Vec<Option<T>>, CacheError> {
         if paths.is_empty() {
             return Ok(Vec::new());
         }
         self.check()?;
         in_parallel(paths, self.place.connections(), |path| {
             let name = narinfo::file_name(path);
-            let Some(text) = self.place.get(&name)? else { return Ok(None) };
-            let narinfo = self.parse(path, &name, &text)?;
-            keep(&name, &text);
-            Ok(Some(narinfo))
+            let text = self.place.get(&name)?;
+            text.map(|text| read(path, &name, &text)).transpose()
         })
     }
 
@@ -167,7 +194,7 @@ impl BinaryCache {
                 expected: self.store_dir.as_str().to_owned(),
             }),
             _ => {
-                self.checked.get_or_init(|| ());
+                self.checked.get_or_init(|| info);
                 Ok(true)
             }
         }
@@ -326,7 +353,7 @@ impl Store for BinaryCache {
         Ok(self.path_info(&deriver)?.map(|info| info.path).into_iter().collect())
     }
 
-    fn realisations(&self, paths: &BTreeMap<StorePath, PathInfo>) -> Result<Vec<Realisation>> {
+    fn realisations(&self, paths: &Wanted) -> Result<Vec<Realisation>> {
         realisations::of_paths(self, paths)
     }
 
@@ -354,9 +381,7 @@ impl Destination for BinaryCache {
             return Ok(vec![None; paths.len()]);
         }
         self.look_at_others()?;
-        let found = self.narinfos(paths)?;
-        let hashes = found.into_iter().map(|narinfo| Some(narinfo?.info.nar_hash));
-        Ok(self.corrected(paths, hashes.collect()))
+        Ok(self.corrected(paths, self.nar_hashes(paths)?))
     }
 
     fn awaits(&self, path: &StorePath) -> bool {
@@ -380,7 +405,7 @@ impl Destination for BinaryCache {
         true
     }
 
-    fn add_realisations(&self, offered: &[Realisation]) -> Result<Vec<DrvOutput>> {
+    fn add_realisations(&self, offered: &[Realisation]) -> Result<NotTaken> {
         realisations::add(self, offered)
     }
 

@@ -84,14 +84,25 @@ pub(crate) fn list(
     Ok(())
 }
 
-/// Writes a file that is called by the hash of what is in it, if there is none of its name. Returns
-/// whether it is there now: a file of that name with anything else in it is left alone. It may be
-/// somebody's who still writes it, or has died over it.
-pub(crate) fn write_new(cache: &Path, name: &str, bytes: &[u8]) -> Result<bool, CacheError> {
+/// What became of a file that was to be written under the hash of what is in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Written {
+    /// It was not there, and is now.
+    New,
+    /// It was there before.
+    Before,
+    /// A file of that name with anything else in it is there. It may be somebody's who still writes
+    /// it, or has died over it.
+    No,
+}
+
+/// Writes a file that is called by the hash of what is in it, if there is none of its name.
+pub(crate) fn write_new(cache: &Path, name: &str, bytes: &[u8]) -> Result<Written, CacheError> {
     let file = cache.join(name);
     match File::create_new(&file) {
-        Ok(mut open) => open.write_all(bytes).map(|()| true).map_err(|error| {
-            let _ = fs::remove_file(&file);
+        Ok(mut open) => open.write_all(bytes).map(|()| Written::New).map_err(|error| {
+            // Not removed: by now the name may be that of somebody's who has replaced it.
+            let _ = open.set_len(0);
             CacheError::io("write", file.display())(error)
         }),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
@@ -99,7 +110,8 @@ pub(crate) fn write_new(cache: &Path, name: &str, bytes: &[u8]) -> Result<bool, 
             // What cannot be read is replaced as well.
             let read = File::open(&file)
                 .and_then(|open| open.take(bytes.len() as u64 + 1).read_to_end(&mut there));
-            Ok(read.is_ok() && there == bytes)
+            let is_same = read.is_ok() && there == bytes;
+            Ok(if is_same { Written::Before } else { Written::No })
         }
         Err(error) => Err(CacheError::io("write", file.display())(error)),
     }

@@ -59,6 +59,14 @@ pub enum CacheError {
         /// The system's answer.
         source: io::Error,
     },
+    /// There are no keys to sign requests with.
+    #[error("{cache}: there are no keys to sign requests with: {reason}")]
+    NoCredentials {
+        /// Its address.
+        cache: String,
+        /// Why not.
+        reason: String,
+    },
     /// There is something else, or nothing.
     #[error("{cache} is not a binary cache: it has no `nix-cache-info`")]
     NotACache {

@@ -78,13 +78,21 @@ impl Facts for CacheFacts<'_> {
     }
 
     fn learn(&mut self, question: Question<'_>, ledger: &mut Ledger<'_>) -> Result<(), FactsError> {
-        let (nodes, is_about_derivations) = match question {
-            Question::Objects(nodes) => (nodes, false),
-            Question::Derivations(nodes) => (nodes, true),
+        let paths_of = |nodes: &[NodeId], ledger: &Ledger<'_>| -> Vec<StorePath> {
+            nodes.iter().filter_map(|node| ledger.path(*node)).collect()
+        };
+        let (mut paths, is_about_derivations) = match question {
+            Question::Objects(nodes) => (paths_of(nodes, ledger), false),
+            Question::Derivations(nodes) => (paths_of(nodes, ledger), true),
+            Question::Everything => match self.cache.all_paths()? {
+                Some(paths) => (paths, false),
+                None => {
+                    ledger.cannot_list();
+                    return Ok(());
+                }
+            },
             _ => return Ok(()),
         };
-        let mut paths: Vec<StorePath> =
-            nodes.iter().filter_map(|node| ledger.path(*node)).collect();
         if is_about_derivations {
             paths.retain(StorePath::is_derivation);
         }

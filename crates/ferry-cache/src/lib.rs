@@ -28,6 +28,7 @@ mod prune;
 mod publish;
 mod reader;
 mod realisations;
+mod realised;
 mod sign;
 mod sweep;
 mod verify;
@@ -44,6 +45,7 @@ pub use index::{CacheIndex, IndexEntry, Indexed};
 pub use offered::Offered;
 pub use path_list::PathList;
 pub use prune::{NarFiles, PruneOptions, PruneReport};
+pub use realised::realised_in;
 pub use sign::{SignOptions, SignReport, ToSign};
 pub use verify::{
     BadPercentage, Fault, FaultKind, Percentage, ReadData, Sample, VerifyOptions, VerifyReport,

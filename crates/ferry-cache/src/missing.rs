@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, Scope};
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use ferry_formats::narinfo::{self, Narinfo};
 use ferry_formats::{PathInfo, StorePath};
 use ferry_graph::{Explorer, NodeId, NodeSet, Realisation, Realiser};
@@ -19,6 +19,9 @@ use ferry_store::trust::TrustPolicy;
 use ferry_store::{Error, Result, Store};
 
 use crate::{BinaryCache, CacheError};
+
+/// How many answers may wait to be taken in, each of which lists references.
+const ANSWERS: usize = 256;
 
 /// Something that may have what is needed.
 #[derive(Clone, Copy)]
@@ -111,7 +114,7 @@ pub fn survey(
     progress.begin("asking", 0, 0);
     let stop = AtomicBool::new(false);
     let outcome = thread::scope(|scope| {
-        let (sender, answers) = unbounded();
+        let (sender, answers) = bounded(ANSWERS);
         let queues = places
             .iter()
             .map(|place| match place {

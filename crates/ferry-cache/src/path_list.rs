@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::fs::File;
-use std::io::{self, BufReader, Read as _, Write};
+use std::io::{self, BufReader, Read, Write};
 use std::path::Path;
 
 use ferry_formats::{StoreDir, StorePath};
@@ -31,21 +31,12 @@ impl PathList {
     /// When it cannot be read, is too long, or a line is not a store path.
     pub fn read(file: &Path, store_dir: &StoreDir) -> Result<Self> {
         let name = file.display().to_string();
-        let method = Compression::of_file(&name);
         let failed = || Error::io(format!("read {name}"));
-        let mut text = Vec::new();
-        match File::open(file) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        let mut text = match File::open(file) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(failed()(error)),
-            Ok(open) => {
-                let decoder = method.decoder(BufReader::new(open)).map_err(failed())?;
-                decoder.take(LONGEST_LIST + 1).read_to_end(&mut text).map_err(failed())?;
-            }
-        }
-        if text.len() as u64 > LONGEST_LIST {
-            let reason = format!("a list of more than {LONGEST_LIST} bytes is not read");
-            return Err(failed()(io::Error::other(reason)));
-        }
+            Ok(open) => Self::text(&name, open)?,
+        };
         let listed = Inventory::read(&name, text.as_slice(), store_dir)?;
         let Some(paths) = listed.paths().cloned() else {
             return Err(failed()(io::Error::other("it is an inventory, and no list of paths")));
@@ -53,9 +44,26 @@ impl PathList {
         if !text.is_empty() && !text.ends_with(b"\n") {
             text.push(b'\n');
         }
-        let compression = CompressionSetting::new(method, None)
+        let compression = CompressionSetting::new(Compression::of_file(&name), None)
             .map_err(|reason| failed()(io::Error::other(reason)))?;
         Ok(Self { store_dir: store_dir.clone(), text, paths, compression })
+    }
+
+    /// All of what a list is that is called `name`, decompressed as [`read`](Self::read) has it.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is too long.
+    pub fn text(name: &str, file: impl Read) -> Result<Vec<u8>> {
+        let failed = || Error::io(format!("read {name}"));
+        let method = Compression::of_file(name);
+        let decoder = method.decoder(BufReader::new(file)).map_err(failed())?;
+        let mut text = Vec::new();
+        decoder.take(LONGEST_LIST + 1).read_to_end(&mut text).map_err(failed())?;
+        if text.len() as u64 > LONGEST_LIST {
+            let reason = format!("a list of more than {LONGEST_LIST} bytes is not read");
+            return Err(failed()(io::Error::other(reason)));
+        }
+        Ok(text)
     }
 
     /// Adds a path behind the others, and tells whether it is new.

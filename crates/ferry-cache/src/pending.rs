@@ -40,7 +40,10 @@ pub(crate) fn all(place: &Place, store_dir: &StoreDir) -> Result<Vec<Pending>, C
     }
     let mut names = Vec::new();
     place.list(DIRECTORY, &mut |file| {
-        names.push(file.name);
+        // What else is there is somebody else's.
+        if file.name.ends_with(".narinfo") {
+            names.push(file.name);
+        }
         Ok(())
     })?;
     names.sort();
@@ -50,6 +53,12 @@ pub(crate) fn all(place: &Place, store_dir: &StoreDir) -> Result<Vec<Pending>, C
         let narinfo = narinfo::parse(store_dir, &text)
             .map_err(|error| CacheError::bad_narinfo(place, waiting, &error, &text))?;
         let name = narinfo::file_name(&narinfo.info.path);
+        // A copy that somebody's program left there under a name of its own waits for nothing: its
+        // place is another's.
+        if *waiting != place_of(&name) {
+            tracing::warn!(file = waiting, "is not called like what it holds, and is passed over");
+            return Ok(None);
+        }
         Ok::<_, CacheError>(Some(Pending { name, text, narinfo }))
     })?;
     Ok(found.into_iter().flatten().collect())

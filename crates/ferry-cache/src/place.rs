@@ -299,7 +299,8 @@ pub(crate) fn read(file: &Path) -> Result<Option<Vec<u8>>, CacheError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(failed(error)),
     };
-    let mut bytes = Vec::new();
+    // Room for all of nearly every narinfo: what grows as it is read is read in many pieces.
+    let mut bytes = Vec::with_capacity(4096);
     open.take(MAX_SIZE + 1).read_to_end(&mut bytes).map_err(failed)?;
     if bytes.len() as u64 > MAX_SIZE {
         return Err(failed(io::Error::other(format!("it is larger than {MAX_SIZE} bytes"))));

@@ -39,6 +39,8 @@ pub(crate) struct Made {
     pub(crate) nar: String,
     /// Size of that in bytes.
     pub(crate) size: u64,
+    /// Where the NAR was there already: after which sweep it was.
+    pub(crate) found_after: Option<Option<Vec<u8>>>,
 }
 
 /// How far a path has come.
@@ -66,6 +68,8 @@ pub(crate) struct Publisher {
     states: Vec<State>,
     /// Which sweep was the last when what is counted on was looked at.
     token: Option<Vec<u8>>,
+    /// Whether something has come since that was looked at before another sweep.
+    is_older: bool,
     waiting: BTreeMap<usize, Made>,
     /// Paths and bytes since the last time.
     paths: usize,
@@ -109,6 +113,7 @@ impl Publisher {
             dependent,
             states: vec![State::ToCome; infos.len()],
             token,
+            is_older: false,
             waiting: BTreeMap::new(),
             paths: 0,
             bytes: 0,
@@ -120,6 +125,7 @@ impl Publisher {
         let Some(number) = self.numbers.get(path) else { return Ok(()) };
         self.paths += 1;
         self.bytes = self.bytes.saturating_add(made.size);
+        self.is_older |= made.found_after.as_ref().is_some_and(|token| *token != self.token);
         self.waiting.insert(*number, made);
         let batch = if self.place.is_remote() { WEB_BATCH } else { BATCH };
         let is_enough = self.paths >= batch || self.bytes >= BATCH_BYTES;
@@ -134,9 +140,9 @@ impl Publisher {
         }
         let _quiet = sweep::quiet(&self.place)?;
         let token = sweep::token(&self.place)?;
-        if token != self.token {
+        if token != self.token || self.is_older {
             self.look_again()?;
-            self.token = token;
+            (self.token, self.is_older) = (token, false);
         }
         if self.place.is_remote() {
             return self.put_in_waves();

@@ -112,31 +112,38 @@ fn group(cache: &BinaryCache, infos: &[PathInfo], files: &[NarFile]) -> usize {
     }
     let mut bytes = 0;
     let small = infos.iter().zip(files).take(GROUP).take_while(|(info, file)| {
-        let is_small = info.nar_size <= SMALL && file.size.is_some_and(|size| size <= SMALL);
         bytes += info.nar_size;
-        is_small && bytes <= GROUP_BYTES
+        is_small(info, file) && bytes <= GROUP_BYTES
     });
     small.count().max(1)
 }
 
+fn is_small(info: &PathInfo, file: &NarFile) -> bool {
+    info.nar_size <= SMALL && file.size.is_some_and(|size| size <= SMALL)
+}
+
 /// Reads the NARs of a job and hands them over.
 fn produce_all(cache: &BinaryCache, job: &Job<'_>, decoder: &mut WholeDecoder) {
-    let is_group = job.infos.len() > 1;
     let mut whole = VecDeque::new();
     for (info, file) in job.infos.iter().zip(job.files) {
-        let open = || cache.place.open(&file.url, file.size).ok().flatten();
-        let read = is_group.then(open).flatten();
-        if let Some(nar) = read.and_then(|mut read| decoder.decode(&mut read, file, info.nar_size))
-        {
-            whole.push_back(nar);
-            continue;
-        }
+        let opened = match cache.place.open(&file.url, file.size) {
+            Ok(Some(mut read)) if is_small(info, file) => {
+                match decoder.decode(&mut read, file, info.nar_size) {
+                    Ok(nar) => {
+                        whole.push_back(nar);
+                        continue;
+                    }
+                    Err(bytes) => Ok(Some(Box::new(io::Cursor::new(bytes).chain(read)) as _)),
+                }
+            }
+            opened => opened,
+        };
         let before = std::mem::take(&mut whole);
         // Where nobody listens any more, the visitor has failed, and says so itself.
         if !before.is_empty() && job.sender.send(Message::Whole(before)).is_err() {
             return;
         }
-        let outcome = produce(cache, info, file, &job.sender);
+        let outcome = produce(cache, info, (file, opened), &job.sender);
         if job.sender.send(Message::End(outcome)).is_err() {
             return;
         }
@@ -146,11 +153,14 @@ fn produce_all(cache: &BinaryCache, job: &Job<'_>, decoder: &mut WholeDecoder) {
     }
 }
 
+/// A compressed file that was opened, if it is there.
+type Opened = std::result::Result<Option<Box<dyn Read + Send>>, CacheError>;
+
 /// Reads one NAR and hands it over in pieces.
 fn produce(
     cache: &BinaryCache,
     info: &PathInfo,
-    described: &NarFile,
+    (described, opened): (&NarFile, Opened),
     sender: &SyncSender<Message>,
 ) -> Result<()> {
     let url = || match described.url.contains("://") {
@@ -159,7 +169,7 @@ fn produce(
     };
     let path = || cache.store_dir.render_path(&info.path);
     let bad = |reason: String| CacheError::BadNar { path: path(), url: url(), reason };
-    let Some(file) = cache.place.open(&described.url, described.size)? else {
+    let Some(file) = opened? else {
         return Err(CacheError::NoNar { path: path(), url: url() }.into());
     };
     let limit = described.size.unwrap_or_else(|| longest(info.nar_size));

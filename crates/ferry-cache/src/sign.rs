@@ -14,7 +14,7 @@ use ferry_store::{Error, Result};
 use crate::directory::Staging;
 use crate::place::Listed;
 use crate::walk::{Found, narinfo_files};
-use crate::{BinaryCache, CacheError};
+use crate::{BinaryCache, CacheError, sweep};
 
 /// After how many narinfos those that were changed are brought to the disk.
 const BATCH: usize = 1000;
@@ -51,6 +51,14 @@ pub struct SignReport {
     pub removed: u64,
     /// Files that cannot be signed, and why not.
     pub failed: Vec<(String, String)>,
+}
+
+impl SignReport {
+    fn count(&mut self, signatures: Signatures) {
+        self.changed += 1;
+        self.added += signatures.added;
+        self.removed += signatures.removed;
+    }
 }
 
 impl BinaryCache {
@@ -106,28 +114,37 @@ impl BinaryCache {
         report: &mut SignReport,
         progress: &dyn Progress,
     ) -> std::result::Result<(), CacheError> {
+        let is_remote = self.place.is_remote();
         let mut changed: Vec<Changed> = Vec::new();
         self.for_each_narinfo(
             files,
             |file, found| {
                 progress.bytes(file.size);
-                let outcome = match found {
-                    Ok(found) => {
-                        progress.path(&found.narinfo.info.path);
-                        Ok(self.changed(&file.name, found, options, staging)?)
-                    }
+                let found = match found {
+                    Ok(found) => found,
                     Err(error @ (CacheError::BadNarinfo { .. } | CacheError::OtherPath { .. })) => {
-                        Err((file.name.clone(), error.to_string()))
+                        return Ok(Outcome::Failed(file.name.clone(), error.to_string()));
                     }
                     Err(error) => return Err(error),
                 };
-                Ok(outcome)
+                progress.path(&found.narinfo.info.path);
+                Ok(match self.changed(&file.name, found, options, staging)? {
+                    None => Outcome::Same,
+                    // It was read this moment, and there is nothing to be flushed.
+                    Some(one) if is_remote => {
+                        self.place.put(&one.file, &one.name)?;
+                        Outcome::Put(one.signatures)
+                    }
+                    Some(one) => Outcome::ToPut(one),
+                })
             },
             |outcome| {
                 report.paths += 1;
                 match outcome {
-                    Ok(one) => changed.extend(one),
-                    Err(failed) => report.failed.push(failed),
+                    Outcome::Same => {}
+                    Outcome::Put(signatures) => report.count(signatures),
+                    Outcome::ToPut(one) => changed.push(one),
+                    Outcome::Failed(file, reason) => report.failed.push((file, reason)),
                 }
                 Ok(())
             },
@@ -135,17 +152,13 @@ impl BinaryCache {
         if changed.is_empty() {
             return Ok(());
         }
-        if !self.place.is_remote() {
-            staging.flush()?;
-        }
+        staging.flush()?;
+        // A sweep in between would see its narinfo come back without what that refers to.
+        let _quiet = sweep::quiet(&self.place)?;
         let done = in_parallel(&changed, self.place.puts_at_a_time(), |one| {
             self.replace(one, options, staging)
         })?;
-        for signatures in done.into_iter().flatten() {
-            report.changed += 1;
-            report.added += signatures.added;
-            report.removed += signatures.removed;
-        }
+        done.into_iter().flatten().for_each(|signatures| report.count(signatures));
         Ok(())
     }
 
@@ -190,6 +203,18 @@ impl BinaryCache {
         self.place.put(&again.file, &again.name)?;
         Ok(Some(again.signatures))
     }
+}
+
+/// What came of a narinfo.
+enum Outcome {
+    /// It has all it should have.
+    Same,
+    /// It was replaced.
+    Put(Signatures),
+    /// It is to be replaced, once that is on the disk.
+    ToPut(Changed),
+    /// This file cannot be signed, and why.
+    Failed(String, String),
 }
 
 /// A narinfo that is to be put into the place of another.

@@ -49,36 +49,42 @@ pub(crate) struct WholeDecoder {
 }
 
 impl WholeDecoder {
-    /// The NAR of `nar_size` bytes in a file; nothing where anything about that is not as its
-    /// narinfo says, or is not said there. What it is is for others to find out.
+    /// The NAR of `nar_size` bytes in a file. Where anything about that is not as its narinfo says,
+    /// or is not said there, what was read of the file: what it is is for others to find out.
     pub(crate) fn decode(
         &mut self,
         file: &mut dyn Read,
         described: &NarFile,
         nar_size: u64,
-    ) -> Option<Vec<u8>> {
-        let Some(NixHash::Sha256(expected)) = described.hash else { return None };
-        let size = described.size?;
-        let mut bytes = Vec::with_capacity(usize::try_from(size).ok()?.saturating_add(1));
-        file.take(size.saturating_add(1)).read_to_end(&mut bytes).ok()?;
-        let is_expected = bytes.len() as u64 == size && Sha256::digest(&bytes)[..] == expected[..];
-        if !is_expected {
-            return None;
-        }
+    ) -> Result<Vec<u8>, Vec<u8>> {
+        let (Some(NixHash::Sha256(expected)), Some(size)) = (&described.hash, described.size)
+        else {
+            return Err(Vec::new());
+        };
+        let room = usize::try_from(size).unwrap_or_default().saturating_add(1);
+        let mut bytes = Vec::with_capacity(room);
+        let read = file.take(size.saturating_add(1)).read_to_end(&mut bytes);
+        let is_expected = read.is_ok_and(|read| read as u64 == size)
+            && Sha256::digest(&bytes)[..] == expected[..];
+        let nar = is_expected.then(|| self.decompress(&bytes, described, nar_size)).flatten();
+        nar.ok_or(bytes)
+    }
+
+    fn decompress(&mut self, bytes: &[u8], described: &NarFile, nar_size: u64) -> Option<Vec<u8>> {
         // One byte more than there should be.
         let limit = nar_size.saturating_add(1);
         let nar = match described.compression {
-            Compression::None => bytes,
+            Compression::None => bytes.to_vec(),
             Compression::Zstd => {
                 let zstd = match &mut self.zstd {
                     Some(made) => made,
                     none => none.insert(Decompressor::new().ok()?),
                 };
-                zstd.decompress(&bytes, usize::try_from(limit).ok()?).ok()?
+                zstd.decompress(bytes, usize::try_from(limit).ok()?).ok()?
             }
             other => {
                 let mut nar = Vec::with_capacity(usize::try_from(limit).ok()?);
-                let decoder = other.decoder(bytes.as_slice()).ok()?;
+                let decoder = other.decoder(bytes).ok()?;
                 decoder.take(limit).read_to_end(&mut nar).ok()?;
                 nar
             }
@@ -114,7 +120,7 @@ mod tests {
                 let described = described(method, &packed);
                 let size = nar.len() as u64;
                 let decoded = decoder.decode(&mut &packed[..], &described, size);
-                assert!(decoded.as_ref() == Some(nar), "{method:?} {size}");
+                assert!(decoded.as_ref() == Ok(nar), "{method:?} {size}");
             }
         }
     }
@@ -129,15 +135,18 @@ mod tests {
             let decode = |packed: &[u8], described: &NarFile, size| {
                 WholeDecoder::default().decode(&mut &packed[..], described, size)
             };
-            assert!(decode(&packed, &right, 5000).is_some());
-            assert_eq!(decode(&packed, &right, 4999), None);
-            assert_eq!(decode(&packed, &right, 5001), None);
-            assert_eq!(decode(&packed[1..], &right, 5000), None);
-            assert_eq!(decode(&[&packed[..], &[0]].concat(), &right, 5000), None);
+            // What was read of it is given back, so that others need not read it again.
+            let read = |packed: &[u8]| Err(packed.to_vec());
+            assert_eq!(decode(&packed, &right, 5000), Ok(nar.clone()));
+            assert_eq!(decode(&packed, &right, 4999), read(&packed));
+            assert_eq!(decode(&packed, &right, 5001), read(&packed));
+            assert_eq!(decode(&packed[1..], &right, 5000), read(&packed[1..]));
+            let longer = [&packed[..], &[0]].concat();
+            assert_eq!(decode(&longer, &right, 5000), read(&longer));
             let mut changed = packed.clone();
             changed[packed.len() / 2] ^= 1;
-            assert_eq!(decode(&changed, &right, 5000), None);
-            assert_eq!(decode(&packed, &NarFile { hash: None, ..right.clone() }, 5000), None);
+            assert_eq!(decode(&changed, &right, 5000), read(&changed));
+            assert_eq!(decode(&packed, &NarFile { hash: None, ..right.clone() }, 5000), read(&[]));
         }
     }
 }

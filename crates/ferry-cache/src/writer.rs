@@ -20,12 +20,12 @@ use ferry_store::{Error, Result, StoreWriter};
 use sha2::{Digest as _, Sha256};
 
 use crate::compression::CompressionSetting;
-use crate::directory::{self, Staging};
+use crate::directory::{self, Staging, Written};
 use crate::pieces::{Piece, Pieces, Sink, Tee};
 use crate::place::{CACHE_INFO, Place};
 use crate::publish::{Made, Publisher};
 use crate::whole::WholeEncoder;
-use crate::{CacheError, listing};
+use crate::{CacheError, listing, sweep};
 
 /// NARs up to this size in bytes are handed over in memory.
 const SMALL: u64 = 2 << 20;
@@ -59,6 +59,16 @@ enum Job {
     Whole(Vec<(Vec<u8>, PathInfo)>),
     /// A NAR that is being read.
     Pieces(Box<PathInfo>, Receiver<Piece>),
+}
+
+/// Where a NAR is that was compressed.
+enum Nar {
+    /// In a file that is yet to be put.
+    ToPut(PathBuf),
+    /// In its place, and nobody had it there before.
+    New,
+    /// In its place since before, at least after this sweep.
+    Before(Option<Vec<u8>>),
 }
 
 /// What all threads have at hand.
@@ -341,12 +351,21 @@ impl Shared {
         };
         let digest = Sha256::digest(&packed).into();
         let url = self.url(&digest);
-        let is_there = match self.place.as_ref() {
+        let size = packed.len() as u64;
+        let written = match self.place.as_ref() {
             Place::Directory(cache) => directory::write_new(cache, &url, &packed)?,
-            place => place.has(&url, packed.len() as u64)?,
+            _ => Written::Before,
         };
-        let file = if is_there { None } else { Some(self.staging.write(&packed)?) };
-        self.describe(info, file, digest, packed.len() as u64, listing)
+        let found = match written {
+            Written::New => Some(Nar::New),
+            Written::Before => self.found(&url, size)?,
+            Written::No => None,
+        };
+        let nar = match found {
+            Some(found) => found,
+            None => Nar::ToPut(self.staging.write(&packed)?),
+        };
+        self.describe(info, nar, digest, size, listing)
     }
 
     /// Makes the files for a path with a large NAR.
@@ -381,12 +400,25 @@ impl Shared {
         let mut sink = encoder.finish().map_err(failed())?;
         sink.file.flush().map_err(failed())?;
         let digest = sink.hasher.finalize().into();
-        // The name is a hash: what is there under it is this, unless somebody has damaged it.
-        let is_there = self.place.has(&self.url(&digest), sink.size)?;
-        if is_there {
-            fs::remove_file(&file).map_err(CacheError::io("remove", file.display()))?;
+        let nar = match self.found(&self.url(&digest), sink.size)? {
+            Some(found) => {
+                fs::remove_file(&file).map_err(CacheError::io("remove", file.display()))?;
+                found
+            }
+            None => Nar::ToPut(file),
+        };
+        self.describe(info, nar, digest, sink.size, listing)
+    }
+
+    /// A NAR that is there already. The name is a hash: what is there under it is this, unless
+    /// somebody has damaged it. It may be an old one that nothing refers to, which a sweep takes away:
+    /// so which sweep was the last is found out before it is looked at.
+    fn found(&self, url: &str, size: u64) -> Result<Option<Nar>> {
+        if !self.place.has(url, size)? {
+            return Ok(None);
         }
-        self.describe(info, Some(file).filter(|_| !is_there), digest, sink.size, listing)
+        let token = sweep::token(&self.place)?;
+        Ok(self.place.has(url, size)?.then_some(Nar::Before(token)))
     }
 
     fn malformed(&self, info: &PathInfo, error: &ferry_formats::nar::Error) -> Error {
@@ -400,12 +432,11 @@ impl Shared {
         format!("nar/{}.nar{suffix}", nixbase32::encode(digest))
     }
 
-    /// Makes what belongs to a NAR of that digest and size: its narinfo, and its listing. `file` is
-    /// the NAR where it has no place yet.
+    /// Makes what belongs to a NAR of that digest and size: its narinfo, and its listing.
     fn describe(
         &self,
         info: PathInfo,
-        file: Option<PathBuf>,
+        nar: Nar,
         digest: [u8; 32],
         size: u64,
         listing: Option<Vec<u8>>,
@@ -424,12 +455,17 @@ impl Shared {
             path: self.store_dir.render_path(path),
             reason: error.to_string(),
         })?;
-        let mut files: Vec<_> = file.into_iter().map(|file| (file, url.clone())).collect();
+        let (mut files, mut found_after) = (Vec::new(), None);
+        match nar {
+            Nar::ToPut(file) => files.push((file, url.clone())),
+            Nar::Before(token) => found_after = Some(token),
+            Nar::New => {}
+        }
         let name = narinfo::file_name(path);
         if let Some(listing) = listing {
             files.push((self.staging.write(&listing)?, name.replace(".narinfo", ".ls")));
         }
         files.push((self.staging.write(&text)?, name));
-        Ok(Made { files, nar: url, size })
+        Ok(Made { files, nar: url, size, found_after })
     }
 }

@@ -18,6 +18,9 @@ pub enum KeyError {
     /// Not `NAME:BASE64`.
     #[error("a key has the form `NAME:BASE64`, and this has no name before a `:`")]
     NoName,
+    /// What stands before the first colon is no name that can be shown: it may be a secret.
+    #[error("this is no secret key, which has the form `NAME:BASE64`")]
+    NotAKey,
     /// The part after the colon is not base-64.
     #[error("the part after `{name}:` is not base-64")]
     NotBase64 {
@@ -51,6 +54,9 @@ pub enum KeyError {
     },
 }
 
+/// Longest name of a key that is shown where the key is wrong, in bytes.
+const LONGEST_NAME_SHOWN: usize = 80;
+
 /// A key that signs.
 #[derive(Clone)]
 pub struct SecretKey {
@@ -71,15 +77,24 @@ impl SecretKey {
         }
         let name = name.to_owned();
         let Ok(bytes) = STANDARD.decode(encoded) else {
-            return Err(KeyError::NotBase64 { name });
+            return Err(Self::refused(name, |name| KeyError::NotBase64 { name }));
         };
         let Ok(bytes) = <[u8; 64]>::try_from(bytes.as_slice()) else {
             let size = bytes.len();
-            return Err(KeyError::WrongSize { name, size });
+            return Err(Self::refused(name, |name| KeyError::WrongSize { name, size }));
         };
         match SigningKey::from_keypair_bytes(&bytes) {
             Ok(key) => Ok(Self { name, key }),
-            Err(_) => Err(KeyError::Inconsistent { name }),
+            Err(_) => Err(Self::refused(name, |name| KeyError::Inconsistent { name })),
+        }
+    }
+
+    /// The error about a key, which shows what seems to be its name and nothing else.
+    fn refused(name: String, error: impl FnOnce(String) -> KeyError) -> KeyError {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+        match name.len() <= LONGEST_NAME_SHOWN && name.bytes().all(allowed) {
+            true => error(name),
+            false => KeyError::NotAKey,
         }
     }
 

@@ -76,6 +76,21 @@ pub fn parse(store_dir: &StoreDir, text: &[u8]) -> Result<Narinfo, NarinfoError>
     })
 }
 
+/// The NAR hash that the `.narinfo` of `path` states, looked for and not read with all the rest.
+/// Nothing where it does not look as everybody writes it: then only [`parse`] tells what it is.
+#[must_use]
+pub fn nar_hash_of(store_dir: &StoreDir, path: &StorePath, text: &[u8]) -> Option<NarHash> {
+    let text = str::from_utf8(text).ok()?.strip_suffix('\n')?;
+    let mut lines = text.split('\n');
+    let named = lines.next()?.strip_prefix("StorePath: ")?.strip_prefix(store_dir.as_str())?;
+    if named.strip_prefix('/')? != path.to_basename() {
+        return None;
+    }
+    let mut hashes = lines.filter_map(|line| line.strip_prefix("NarHash: "));
+    let hash = NarHash::parse(hashes.next()?).ok()?;
+    hashes.next().is_none().then_some(hash)
+}
+
 impl Narinfo {
     /// The text of the `.narinfo`, with its fields in Nix's order.
     ///
@@ -188,6 +203,29 @@ mod tests {
         assert_eq!((narinfo.url.as_str(), narinfo.file_size), ("nar/x.nar.xz", Some(7)));
         assert_eq!(narinfo.compression, Compression::Xz);
         assert_eq!(file_name(&info.path), "00000000000000000000000000000000.narinfo");
+    }
+
+    #[test]
+    fn a_nar_hash_is_found_in_the_narinfo_of_its_path_alone() {
+        let store_dir = StoreDir::default();
+        let path = store_dir.parse_path(PATH.as_bytes()).unwrap();
+        let found = |path, text: &str| nar_hash_of(&store_dir, path, text.as_bytes());
+        assert_eq!(found(&path, &text()), Some(NarHash::of(b"nar")));
+        let other = StorePath::from_parts([0; 20], "tool-2.0").unwrap();
+        assert_eq!(found(&other, &text()), None);
+        let line = format!("NarHash: {}\n", NarHash::of(b"nar"));
+        let text = text();
+        for odd in [
+            text.replace("/nix/store/", "/gnu/store/"),
+            text.replace(&line, ""),
+            text.replace(&line, &line.repeat(2)),
+            text.replace(&line, "NarHash: sha1:0000\n"),
+            text.strip_suffix('\n').unwrap().to_owned(),
+            format!("URL: x\n{text}"),
+            String::new(),
+        ] {
+            assert_eq!(found(&path, &odd), None, "{odd}");
+        }
     }
 
     #[test]

@@ -58,6 +58,8 @@ pub enum Missing {
     Derivation(String),
     /// No evaluation of this derivation was recorded.
     Evaluation(String),
+    /// This source cannot list what it has.
+    Listing(String),
 }
 
 impl Missing {
@@ -80,6 +82,7 @@ impl Missing {
             }
             Self::Derivation(path) => format!("derivation {path} is not valid in {sources}"),
             Self::Evaluation(path) => format!("no evaluation of {path} was recorded"),
+            Self::Listing(source) => format!("{source} cannot list what is in it"),
         }
     }
 }

@@ -388,10 +388,14 @@ impl<'a> Explorer<'a> {
 
     fn ask_one(&mut self, index: usize, question: Question<'_>) -> Result<(), GraphError> {
         let Some((number, source)) = self.sources.get_mut(index) else { return Ok(()) };
-        let mut ledger = Ledger { graph: &mut self.graph, source: *number };
+        let mut ledger = Ledger { graph: &mut self.graph, source: *number, is_whole: true };
         source
             .learn(question, &mut ledger)
-            .map_err(|error| GraphError::Source { name: source.describe(), source: error })
+            .map_err(|error| GraphError::Source { name: source.describe(), source: error })?;
+        if !ledger.is_whole {
+            self.missing.insert(Missing::Listing(source.describe()));
+        }
+        Ok(())
     }
 
     pub(crate) fn without(

@@ -40,8 +40,8 @@ pub enum Question<'a> {
     Derivers(&'a [NodeId]),
     /// What had to be there before these derivations could exist: [`Ledger::evaluation`].
     Evaluations(&'a [NodeId]),
-    /// Every object that it has, as for [`Question::Objects`]. A source that cannot list what it
-    /// has leaves this unanswered.
+    /// Every object that it has, as for [`Question::Objects`]. A source that has objects and cannot
+    /// list them says so: [`Ledger::cannot_list`].
     Everything,
 }
 
@@ -131,6 +131,8 @@ pub struct Ledger<'a> {
     pub(crate) graph: &'a mut Graph,
     /// The number of the source that writes.
     pub(crate) source: u16,
+    /// Whether that source has answered with all that it has.
+    pub(crate) is_whole: bool,
 }
 
 impl Ledger<'_> {
@@ -152,6 +154,20 @@ impl Ledger<'_> {
             Some(Object::Path(path)) => Some(path),
             _ => None,
         }
+    }
+
+    /// The names of those outputs of a derivation of which no source knew the path so far.
+    #[must_use]
+    pub fn open_outputs(&self, derivation: NodeId) -> Vec<String> {
+        let outputs = self.graph.derivation(derivation).map(|record| record.outputs.as_slice());
+        let is_open = |object: NodeId| self.graph.nodes.derivation_of(object).is_some();
+        let open = outputs.unwrap_or_default().iter().filter(|(_, object)| is_open(*object));
+        open.map(|(name, _)| name.to_string()).collect()
+    }
+
+    /// Notes that the source has objects that it cannot list.
+    pub fn cannot_list(&mut self) {
+        self.is_whole = false;
     }
 
     /// Enters what is known of an object that this source has.

@@ -14,14 +14,15 @@ use ferry_formats::build_trace::{DrvOutput, Realisation};
 use ferry_formats::content_address::ContentAddressHasher;
 use ferry_formats::derivation::OutputPaths;
 use ferry_formats::hash::NarHasher;
-use ferry_formats::{PathInfo, StoreDir, StorePath, nar};
+use ferry_formats::keys::SecretKey;
+use ferry_formats::{NarHash, PathInfo, StoreDir, StorePath, nar};
 use hashbrown::{HashMap, HashSet};
 use rayon::prelude::*;
 
 use crate::closure::references_first;
 use crate::progress::Progress;
 pub use crate::single_file::{MAX_DERIVATION_NAR, read_single_file};
-use crate::{Destination, Error, Result, SignatureCheck, Store, input_hashes};
+use crate::{Destination, Error, Result, SignatureCheck, Store, Wanted, input_hashes};
 
 /// What will be added to a destination, references first.
 pub struct Plan {
@@ -81,7 +82,8 @@ impl Plan {
     }
 }
 
-/// Decides which of `offered` to add, and refuses the whole where something does not fit.
+/// Decides which of `wanted`, paths of `source`, to add, and refuses the whole where something does
+/// not fit. What is added gets a signature by each of `sign_with`.
 ///
 /// What the destination has stays as it is, as with Nix, whatever is offered: two builds of one
 /// derivation may well differ, and each is as good as the other. Only where the path follows from
@@ -89,34 +91,36 @@ impl Plan {
 ///
 /// # Errors
 /// [`Error::Conflict`], [`Error::MissingReference`] or [`Error::MissingPaths`] (with every absent
-/// reference), [`Error::WrongContentAddress`], [`Error::Untrusted`], [`Error::ReferenceCycle`], or
-/// when the destination cannot be asked.
-pub fn plan(offered: BTreeMap<StorePath, PathInfo>, destination: &dyn Destination) -> Result<Plan> {
+/// reference), [`Error::WrongContentAddress`], [`Error::Untrusted`], [`Error::ReferenceCycle`],
+/// [`Error::NotValid`] for what the source has no more, or when one of the two cannot be asked.
+pub fn plan(
+    wanted: Wanted,
+    source: &dyn Store,
+    sign_with: &[SecretKey],
+    destination: &dyn Destination,
+) -> Result<Plan> {
     let store_dir = destination.store_dir().clone();
-    let paths: Vec<StorePath> = offered.keys().cloned().collect();
-    let present = destination.present(&paths)?;
-    let mut to_add = BTreeMap::new();
-    let (mut relied_on, mut kept) = (Vec::new(), Vec::new());
-    for (info, there) in offered.into_values().zip(present) {
-        match there {
-            None => {
-                to_add.insert(info.path.clone(), info);
-            }
-            Some(there) if there == info.nar_hash => relied_on.push(info.path),
-            Some(_) if !info.path.is_derivation() && !info.is_content_addressed(&store_dir) => {
-                kept.push(info.path.clone());
-                relied_on.push(info.path);
-            }
-            Some(there) => {
-                return Err(Error::Conflict {
-                    path: store_dir.render_path(&info.path),
-                    store: destination.describe(),
-                    present: there.to_string(),
-                    offered: info.nar_hash.to_string(),
-                });
-            }
+    let Compared { absent, mut relied_on, different, there } = match wanted {
+        Wanted::Hashes(hashes) => Compared::of(hashes, |hash| *hash, destination)?,
+        Wanted::Infos(infos) => Compared::of(infos, |info| info.nar_hash, destination)?,
+    };
+    let mut kept = Vec::new();
+    for (info, there) in different.infos(source)?.into_values().zip(there) {
+        if info.path.is_derivation() || info.is_content_addressed(&store_dir) {
+            return Err(Error::Conflict {
+                path: store_dir.render_path(&info.path),
+                store: destination.describe(),
+                present: there.to_string(),
+                offered: info.nar_hash.to_string(),
+            });
         }
+        kept.push(info.path.clone());
+        relied_on.push(info.path);
     }
+    let mut to_add = absent.infos(source)?;
+    to_add.par_iter_mut().for_each(|(_, info)| {
+        sign_with.iter().for_each(|key| info.sign(&store_dir, key));
+    });
     let present = relied_on.len();
     relied_on.extend(check_references(&to_add, &relied_on, destination)?);
     let policy = match destination.signature_check() {
@@ -134,6 +138,44 @@ pub fn plan(offered: BTreeMap<StorePath, PathInfo>, destination: &dyn Destinatio
     Ok(Plan { infos, present, kept, relied_on, realisations: Vec::new() })
 }
 
+/// What is wanted, by what a destination has of it.
+struct Compared {
+    absent: Wanted,
+    /// What is there with the same content.
+    relied_on: Vec<StorePath>,
+    /// What is there with another content.
+    different: Wanted,
+    /// The hashes that those have there.
+    there: Vec<NarHash>,
+}
+
+impl Compared {
+    fn of<T>(
+        wanted: BTreeMap<StorePath, T>,
+        hash: impl Fn(&T) -> NarHash,
+        destination: &dyn Destination,
+    ) -> Result<Self>
+    where
+        Wanted: From<BTreeMap<StorePath, T>>,
+    {
+        let paths: Vec<StorePath> = wanted.keys().cloned().collect();
+        let present = destination.present(&paths)?;
+        let (mut absent, mut different) = (BTreeMap::new(), BTreeMap::new());
+        let (mut relied_on, mut hashes) = (Vec::new(), Vec::new());
+        for ((path, known), there) in wanted.into_iter().zip(present) {
+            match there {
+                None => drop(absent.insert(path, known)),
+                Some(there) if there == hash(&known) => relied_on.push(path),
+                Some(there) => {
+                    hashes.push(there);
+                    different.insert(path, known);
+                }
+            }
+        }
+        Ok(Self { absent: absent.into(), relied_on, different: different.into(), there: hashes })
+    }
+}
+
 /// Those of `offered` that a destination may take in, and the others, which lack a signature by a
 /// key that it trusts: Nix asks for one of every realisation, as none proves itself.
 #[must_use]
@@ -141,7 +183,7 @@ pub fn realisations(
     offered: Vec<Realisation>,
     destination: &dyn Destination,
 ) -> (Vec<Realisation>, Vec<DrvOutput>) {
-    let SignatureCheck::Here(policy) = destination.signature_check() else {
+    let Some(policy) = destination.realisation_trust() else {
         return (offered, Vec::new());
     };
     let (taken, refused): (Vec<_>, Vec<_>) = offered.into_iter().partition(|realisation| {

@@ -1,11 +1,32 @@
 //! Copying build logs: what the builds of derivations have printed.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Read};
 
 use ferry_formats::{PathInfo, StorePath};
 
 use crate::progress::Progress;
 use crate::{Destination, Result, Store};
+
+/// No log is longer, in bytes: whoever serves it could go on for ever.
+const LONGEST: u64 = 1 << 30;
+
+/// A log that ends with an error where it is too long.
+struct Capped {
+    log: Box<dyn Read + Send>,
+    left: u64,
+    name: String,
+}
+
+impl Read for Capped {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.log.read(buffer)?;
+        self.left = self.left.checked_sub(count as u64).ok_or_else(|| {
+            io::Error::other(format!("the log of {} has more than {LONGEST} bytes", self.name))
+        })?;
+        Ok(count)
+    }
+}
 
 /// What copying build logs did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,8 +60,9 @@ pub fn copy_build_logs(
         let Some(has) = destination.has_build_log(derivation)? else { return Ok(None) };
         if has {
             report.present += 1;
-        } else if let Some(mut log) = source.build_log(derivation)? {
-            destination.add_build_log(derivation, &mut log)?;
+        } else if let Some(log) = source.build_log(derivation)? {
+            let name = derivation.to_basename();
+            destination.add_build_log(derivation, &mut Capped { log, left: LONGEST, name })?;
             report.added += 1;
         } else {
             report.absent += 1;

@@ -41,11 +41,12 @@ pub fn closure(store: &dyn Store, roots: &[StorePath]) -> Result<BTreeMap<StoreP
 
 /// Those paths that none of the others refers to: keep these, and all are kept.
 #[must_use]
-pub fn unreferenced(infos: &[PathInfo]) -> Vec<StorePath> {
+pub fn unreferenced<'a>(infos: impl IntoIterator<Item = &'a PathInfo>) -> Vec<StorePath> {
+    let infos: Vec<&PathInfo> = infos.into_iter().collect();
     let numbers: HashMap<&StorePath, usize> =
         infos.iter().map(|info| &info.path).zip(0..).collect();
     let referred: Vec<AtomicBool> = infos.iter().map(|_| AtomicBool::new(false)).collect();
-    infos.par_iter().flat_map_iter(PathInfo::other_references).for_each(|path| {
+    infos.par_iter().flat_map_iter(|info| info.other_references()).for_each(|path| {
         if let Some(referred) = numbers.get(path).and_then(|number| referred.get(*number)) {
             referred.store(true, Ordering::Relaxed);
         }

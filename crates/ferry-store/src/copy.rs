@@ -1,15 +1,15 @@
 //! The one operation that moves paths from a store to wherever they go.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 
 use ferry_formats::build_trace::{DrvOutput, Realisation};
 use ferry_formats::keys::SecretKey;
 use ferry_formats::{PathInfo, StorePath};
 
 use crate::admission::{self, Checks, Plan};
-use crate::closure::closure;
 use crate::progress::Progress;
-use crate::{Destination, Error, Result, SignatureCheck, Store};
+use crate::realisations::NotTaken;
+use crate::{Destination, Error, Result, SignatureCheck, Store, Wanted};
 
 /// What a copy did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,8 +26,8 @@ pub struct CopyReport {
     pub realisations: usize,
     /// The same that was not taken: no trusted key has signed it.
     pub untrusted_realisations: Vec<DrvOutput>,
-    /// The same that was not taken: there the output has another path.
-    pub other_realisations: Vec<DrvOutput>,
+    /// The same that was not taken, but for the signatures.
+    pub realisations_not_taken: NotTaken,
 }
 
 /// So often is copied again what somebody takes away meanwhile.
@@ -35,7 +35,7 @@ const ROUNDS: usize = 20;
 
 /// Copies `paths` (not their closure: compute that first) from one store to a destination, each
 /// after its references, and then what the source knows of derivations of which they are outputs.
-/// All of it gets a signature by each of `sign_with` on the way.
+/// What is added gets a signature by each of `sign_with` on the way.
 ///
 /// Nothing is written unless everything fits ([`admission::plan`]); what has become valid before
 /// a failure stays, and a second copy goes on from there.
@@ -45,10 +45,11 @@ const ROUNDS: usize = 20;
 pub fn copy(
     source: &dyn Store,
     destination: &dyn Destination,
-    paths: BTreeMap<StorePath, PathInfo>,
+    paths: impl Into<Wanted>,
     sign_with: &[SecretKey],
     progress: &dyn Progress,
 ) -> Result<CopyReport> {
+    let paths = paths.into();
     require_same_directory(source, destination)?;
     let mut realisations = match destination.takes_realisations() {
         true => source.realisations(&paths)?,
@@ -61,8 +62,8 @@ pub fn copy(
     let mut report = copy_paths(source, destination, paths, &taken, sign_with, progress)?;
     report.untrusted_realisations = untrusted;
     if !taken.is_empty() {
-        report.other_realisations = destination.add_realisations(&taken)?;
-        report.realisations = taken.len() - report.other_realisations.len();
+        report.realisations_not_taken = destination.add_realisations(&taken)?;
+        report.realisations = taken.len() - report.realisations_not_taken.len();
     }
     Ok(report)
 }
@@ -71,7 +72,7 @@ pub fn copy(
 fn copy_paths(
     source: &dyn Store,
     destination: &dyn Destination,
-    paths: BTreeMap<StorePath, PathInfo>,
+    paths: Wanted,
     realisations: &[Realisation],
     sign_with: &[SecretKey],
     progress: &dyn Progress,
@@ -81,12 +82,8 @@ fn copy_paths(
     let mut added = HashSet::new();
     let mut offered = paths;
     for _ in 0..ROUNDS {
-        for info in offered.values_mut() {
-            for key in sign_with {
-                info.sign(source.store_dir(), key);
-            }
-        }
-        let mut plan = admission::plan(offered, destination)?.with_realisations(realisations);
+        let plan = admission::plan(offered, source, sign_with, destination)?;
+        let mut plan = plan.with_realisations(realisations);
         plan.follow(source);
         progress.begin(destination.activity(), plan.infos().len() as u64, plan.nar_size());
         let outcome = transfer(source, destination, &plan, progress);
@@ -111,8 +108,7 @@ fn copy_paths(
             return Ok(report);
         }
         tracing::debug!(paths = lost.len(), "taken away meanwhile");
-        offered = closure(source, &lost)?;
-        offered.retain(|path, _| !destination.awaits(path));
+        offered = Wanted::closure(source, &lost)?.split(|path| !destination.awaits(path)).0;
     }
     Err(Error::TakenAway { store: destination.describe() })
 }

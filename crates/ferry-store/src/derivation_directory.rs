@@ -173,7 +173,11 @@ pub fn write_derivations(
         Ok(())
     });
     progress.end();
-    written.map(|()| (derivations.len(), size))
+    written?;
+    let flushing = || Error::io(format!("flush {} to disk", directory.display()));
+    let handle = File::open(directory).map_err(flushing())?;
+    rustix::fs::syncfs(handle).map_err(|error| flushing()(error.into()))?;
+    Ok((derivations.len(), size))
 }
 
 fn write_file(directory: &Path, path: &StorePath, text: &[u8]) -> Result<()> {
@@ -181,6 +185,8 @@ fn write_file(directory: &Path, path: &StorePath, text: &[u8]) -> Result<()> {
     let failed = || Error::io(format!("write {}", file.display()));
     match fs::read(&file) {
         Ok(present) if present == text => return Ok(()),
+        // Left by a machine that lost its power.
+        Ok(present) if present.is_empty() => {}
         Ok(_) => {
             return Err(failed()(std::io::Error::other("another file of this name is there")));
         }

@@ -1,6 +1,5 @@
 //! A few objects in front of a store.
 
-use std::collections::BTreeMap;
 use std::io::Read;
 use std::sync::Arc;
 
@@ -8,7 +7,7 @@ use ferry_formats::build_trace::Realisation;
 use ferry_formats::{PathInfo, StoreDir, StorePath};
 
 use crate::store::NarVisitor;
-use crate::{NarRanges, Protection, Result, Store};
+use crate::{NarRanges, Protection, Result, Store, Wanted};
 
 /// A store as if what is in some others were in it as well. They have no references to it, and
 /// nothing in it refers to them.
@@ -91,7 +90,7 @@ impl Store for Joined<'_> {
         }
     }
 
-    fn realisations(&self, paths: &BTreeMap<StorePath, PathInfo>) -> Result<Vec<Realisation>> {
+    fn realisations(&self, paths: &Wanted) -> Result<Vec<Realisation>> {
         self.store.realisations(paths)
     }
 

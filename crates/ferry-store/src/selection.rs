@@ -1,31 +1,29 @@
 //! From the nodes that a query answers to the paths that are carried.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use ferry_formats::{PathInfo, StorePath};
+use ferry_formats::StorePath;
 use ferry_graph::{Explorer, Missing, NodeSet, Realiser};
 
-use crate::closure::closure;
 use crate::installable::Installable;
 use crate::{Error, Result, Store};
 
-/// What is to be carried: the roots, and everything they need.
+/// What is to be carried: the roots, and everything they need. A path is valid only with its
+/// references: what these refer to has to come along ([`closure`](crate::Wanted::closure)).
 #[derive(Clone, Debug)]
 pub struct Selection {
     /// What the user named, in the order given, each once: as derivations or as outputs,
     /// whichever is carried.
     pub roots: Vec<StorePath>,
-    /// Everything that is carried.
-    pub infos: BTreeMap<StorePath, PathInfo>,
+    /// The paths.
+    pub paths: Vec<StorePath>,
 }
 
-/// Takes the paths of `set` out of `store`, with what they refer to: a path is valid only with
-/// its references. `named` is what the set was made from; `also` names what comes along with
-/// everything it refers to.
+/// Names the paths of `set`, which are in `store`. `named` is what the set was made from; `also`
+/// names what comes along with everything it refers to.
 ///
 /// # Errors
-/// [`Error::MissingFacts`] when the answer is not complete, or something in it has no path yet;
-/// when a path is not in the store.
+/// [`Error::MissingFacts`] when the answer is not complete, or something in it has no path yet.
 pub fn select(
     store: &dyn Store,
     explorer: &mut Explorer<'_>,
@@ -71,7 +69,7 @@ pub fn select(
     let mut seen = BTreeSet::new();
     let roots = roots.into_iter().filter_map(|node| explorer.graph().path(node));
     let roots = roots.filter(|path| seen.insert(path.clone())).collect();
-    Ok(Selection { roots, infos: closure(store, &paths)? })
+    Ok(Selection { roots, paths })
 }
 
 /// Wants what is in `set`. The outputs of a derivation in `named` are wanted together, as Nix

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::io::Read;
 
-use ferry_formats::build_trace::{DrvOutput, Realisation};
+use ferry_formats::build_trace::Realisation;
 use ferry_formats::derivation::OutputPaths;
 use ferry_formats::{NarHash, PathInfo, StoreDir, StorePath};
 
 use crate::admission::{Admitted, Plan};
+use crate::realisations::NotTaken;
 use crate::trust::TrustPolicy;
-use crate::{Error, Result};
+use crate::{Error, Result, Wanted};
 
 /// Called once for each NAR, with a reader of it.
 pub type NarVisitor<'a> = dyn FnMut(&PathInfo, &mut dyn Read) -> Result<()> + 'a;
@@ -44,6 +45,19 @@ pub trait Store {
         Ok(None)
     }
 
+    /// The NAR hashes of all that `roots` reach by references, roots included; of all that is valid,
+    /// where no roots are named. A store answers where that takes a small part of what path infos
+    /// of it take.
+    ///
+    /// # Errors
+    /// [`Error::NotValid`] for a root that the store does not have, and when it cannot be asked.
+    fn closure_hashes(
+        &self,
+        _roots: Option<&[StorePath]>,
+    ) -> Result<Option<BTreeMap<StorePath, NarHash>>> {
+        Ok(None)
+    }
+
     /// The valid derivations that have `path` as an output.
     ///
     /// # Errors
@@ -67,7 +81,7 @@ pub trait Store {
     ///
     /// # Errors
     /// When the store cannot be asked.
-    fn realisations(&self, _paths: &BTreeMap<StorePath, PathInfo>) -> Result<Vec<Realisation>> {
+    fn realisations(&self, _paths: &Wanted) -> Result<Vec<Realisation>> {
         Ok(Vec::new())
     }
 
@@ -198,14 +212,23 @@ pub trait Destination {
         false
     }
 
+    /// Whose signatures of what became of outputs count, if that is looked at before they come
+    /// here: a destination that checks those of paths does not check these.
+    fn realisation_trust(&self) -> Option<&TrustPolicy> {
+        match self.signature_check() {
+            SignatureCheck::Here(policy) => Some(policy),
+            SignatureCheck::ByDestination | SignatureCheck::NotNeeded => None,
+        }
+    }
+
     /// Keeps what became of outputs; their paths are valid in it. What it has stays: it answers
-    /// the outputs that have another path there. Whoever writes all of it at once has them from
-    /// the [`Plan`] already.
+    /// the outputs that have another path there, and those that it could not be told about.
+    /// Whoever writes all of it at once has them from the [`Plan`] already.
     ///
     /// # Errors
     /// When it cannot be written to.
-    fn add_realisations(&self, _realisations: &[Realisation]) -> Result<Vec<DrvOutput>> {
-        Ok(Vec::new())
+    fn add_realisations(&self, _realisations: &[Realisation]) -> Result<NotTaken> {
+        Ok(NotTaken::default())
     }
 
     /// Whether it has what the build of a derivation has printed; nothing where it keeps no such

@@ -16,7 +16,6 @@ use ferry_graph::Facts;
 use rustix::fs::Access;
 
 use crate::daemon::{Address, DaemonOptions, DaemonStore};
-use crate::facts::StoreFacts;
 use crate::local::{Layout, LocalNarRanges, LocalStore};
 use crate::trust::TrustPolicy;
 use crate::{Destination, Error, NarRanges, Result, SpooledNars, Store};
@@ -96,11 +95,7 @@ impl OpenStore {
     pub fn facts(&self) -> Box<dyn Facts + '_> {
         match self {
             Self::Local(store) => Box::new(store.facts()),
-            Self::Daemon(store) => Box::new(match store.address() {
-                Address::Socket(_) => StoreFacts::new(store),
-                // Such as ssh.
-                Address::Command(_) => StoreFacts::over_network(store),
-            }),
+            Self::Daemon(store) => Box::new(store.facts()),
         }
     }
 
@@ -193,7 +188,7 @@ impl StoreUri {
                 OpenStore::Local(Box::new(store))
             }
             Self::Daemon(address, store_dir) => {
-                OpenStore::Daemon(DaemonStore::new(address, store_dir, options))
+                OpenStore::Daemon(DaemonStore::new(address, store_dir, options).with_trust(trust))
             }
         }
     }

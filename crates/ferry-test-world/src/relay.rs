@@ -30,6 +30,8 @@ struct State {
     /// Of all connections that none is given for in advance.
     always: Option<Fault>,
     accepted: usize,
+    /// What was asked, each as `METHOD TARGET`.
+    requests: Vec<String>,
     stopped: bool,
 }
 
@@ -66,6 +68,11 @@ impl Relay {
     pub fn connections(&self) -> usize {
         lock(&self.state).accepted
     }
+
+    /// What was asked since this was called last, each as `METHOD TARGET`.
+    pub fn take_requests(&self) -> Vec<String> {
+        std::mem::take(&mut lock(&self.state).requests)
+    }
 }
 
 impl Drop for Relay {
@@ -83,25 +90,32 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn accept(listener: &TcpListener, server: SocketAddr, state: &Mutex<State>) {
+fn accept(listener: &TcpListener, server: SocketAddr, shared: &Arc<Mutex<State>>) {
     for stream in listener.incoming() {
-        let mut state = lock(state);
+        let mut state = lock(shared);
         if state.stopped {
             return;
         }
         let Ok(stream) = stream else { continue };
         state.accepted += 1;
         let fault = state.faults.pop_front().or(state.always);
+        let state = Arc::clone(shared);
         thread::spawn(move || {
             // A client or a server that hangs up is its own business.
             let _ = match fault {
                 Some(Fault::SlowDown) => refuse(&stream),
-                Some(Fault::CutAfter(bytes)) => relay(&stream, server, bytes),
-                None => relay(&stream, server, usize::MAX),
+                Some(Fault::CutAfter(bytes)) => relay(&stream, server, bytes, state),
+                None => relay(&stream, server, usize::MAX, state),
             };
             let _ = stream.shutdown(Shutdown::Both);
         });
     }
+}
+
+/// What is asked, if a request begins here.
+fn request(piece: &[u8]) -> Option<String> {
+    let line = piece.split(|byte| *byte == b'\r').next()?.strip_suffix(b" HTTP/1.1")?;
+    Some(String::from_utf8_lossy(line).into_owned())
 }
 
 fn refuse(mut stream: &TcpStream) -> io::Result<()> {
@@ -114,13 +128,25 @@ fn refuse(mut stream: &TcpStream) -> io::Result<()> {
     write!(stream, "{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len())
 }
 
-fn relay(client: &TcpStream, server: SocketAddr, mut left: usize) -> io::Result<()> {
+fn relay(
+    client: &TcpStream,
+    server: SocketAddr,
+    mut left: usize,
+    state: Arc<Mutex<State>>,
+) -> io::Result<()> {
     let upstream = TcpStream::connect(server)?;
     client.set_nodelay(true)?;
     upstream.set_nodelay(true)?;
     let (mut from, mut to) = (client.try_clone()?, upstream.try_clone()?);
     thread::spawn(move || {
-        let _ = io::copy(&mut from, &mut to);
+        let mut buffer = [0; 64 << 10];
+        while let Ok(count @ 1..) = from.read(&mut buffer) {
+            // A client waits for its answer, so what it asks next begins a piece.
+            lock(&state).requests.extend(request(&buffer[..count]));
+            if to.write_all(&buffer[..count]).is_err() {
+                break;
+            }
+        }
         let _ = to.shutdown(Shutdown::Write);
     });
     let (mut from, mut to) = (&upstream, client);

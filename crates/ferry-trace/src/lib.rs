@@ -2,8 +2,10 @@
 //!
 //! [`protocol`] understands what an evaluator and a daemon say to each other, from bytes that are
 //! handed in: it opens no socket and waits for nobody. [`proxy`] hands them in, between evaluators
-//! and a daemon. [`record`] makes facts of what is heard, and of what the evaluator's log says.
+//! and a daemon. [`record`] makes facts of what is heard, of what the evaluator's log says, and of
+//! which files it was seen to read. [`watch`] sees that, from below.
 
 pub mod protocol;
 pub mod proxy;
 pub mod record;
+pub mod watch;

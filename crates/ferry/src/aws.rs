@@ -1,37 +1,50 @@
 //! Who asks a bucket of S3, as the environment and the files of Amazon's tools say.
 //!
 //! In the order of Nix and of those tools: the profile in the address, keys in the environment, the
-//! profile in the files, a token for Amazon's token service, the host of a container; nobody.
+//! profile in the files, a token for Amazon's token service, the host of a container, that of a
+//! virtual machine; nobody.
 
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use ferry_store::http::{S3Credentials, S3Options};
+use ferry_store::http::{ContainerToken, S3Credentials, S3Options, Secret};
 use ini::{Ini, ParseOption, Properties};
 
 use crate::failure::Failure;
 
 /// What a profile may say in place of keys, none of which is understood here.
-const OTHER_WAYS: [&str; 6] = [
-    "role_arn",
-    "credential_process",
-    "sso_session",
-    "sso_start_url",
-    "web_identity_token_file",
-    "credential_source",
-];
+const OTHER_WAYS: [&str; 4] = ["role_arn", "sso_session", "sso_start_url", "credential_source"];
+
+/// Where a container of ECS asks for keys.
+const ECS: &str = "http://169.254.170.2";
+/// Where a virtual machine of EC2 does.
+const EC2: &str = "http://169.254.169.254";
+const EC2_BY_IPV6: &str = "http://[fd00:ec2::254]";
+/// Where a machine says who has made it.
+const MAKER: &str = "/sys/class/dmi/id/sys_vendor";
 
 /// Where the settings are.
 pub(crate) struct Surroundings<'a> {
     /// A variable of the environment.
     pub(crate) variable: &'a dyn Fn(&str) -> Option<String>,
     pub(crate) home: Option<PathBuf>,
+    /// Who has made the machine, as it says itself.
+    pub(crate) maker: Option<String>,
+}
+
+/// Who has made this machine.
+pub(crate) fn maker() -> Option<String> {
+    fs::read_to_string(MAKER).ok()
 }
 
 impl Surroundings<'_> {
-    /// Who asks; `profile` is the one that an address names.
-    pub(crate) fn s3_options(&self, profile: Option<&str>) -> Result<S3Options, Failure> {
+    /// Who asks; `profile` is the one that an address names. Where nobody does although a profile
+    /// would have it otherwise, the second part says so.
+    pub(crate) fn s3_options(
+        &self,
+        profile: Option<&str>,
+    ) -> Result<(S3Options, Option<String>), Failure> {
         let is_in_address = profile.is_some();
         let profile = profile.map(str::to_owned).or_else(|| self.get("AWS_PROFILE"));
         let files = Files {
@@ -53,13 +66,26 @@ impl Surroundings<'_> {
         let in_environment = if is_in_address { None } else { self.keys_in_environment() };
         let credentials = match in_environment {
             Some(keys) => keys,
-            None => match found.keys() {
-                Some(keys) => keys,
-                None if profile.is_some() => return Err(found.without_keys(name)),
-                None => self.other_ways(),
+            None => match found.credentials() {
+                Some(credentials) => credentials,
+                None if is_in_address => return Err(found.without_keys(name)),
+                None => match self.other_ways() {
+                    S3Credentials::Anonymous if profile.is_some() => {
+                        return Err(found.without_keys(name));
+                    }
+                    credentials => credentials,
+                },
             },
         };
-        Ok(S3Options { region, credentials })
+        let is_nobody = matches!(credentials, S3Credentials::Anonymous);
+        let passed_over = found.other_way().filter(|_| is_nobody).map(|way| {
+            format!(
+                "the profile `{name}` has `{way}`, which is not understood here: requests to the \
+                 bucket are not signed ({})",
+                export(name)
+            )
+        });
+        Ok((S3Options { region, credentials }, passed_over))
     }
 
     fn get(&self, name: &str) -> Option<String> {
@@ -81,17 +107,40 @@ impl Surroundings<'_> {
             let session_name = self.get("AWS_ROLE_SESSION_NAME");
             return S3Credentials::WebIdentity { token_file, role, session_name };
         }
-        if let Some(relative_uri) = self.get("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI") {
-            return S3Credentials::Task { relative_uri };
+        let relative = self.get("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI");
+        let uri = relative.map(|uri| format!("{ECS}{uri}"));
+        if let Some(uri) = uri.or_else(|| self.get("AWS_CONTAINER_CREDENTIALS_FULL_URI")) {
+            let given = self.get("AWS_CONTAINER_AUTHORIZATION_TOKEN");
+            let token = match file("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE") {
+                Some(file) => ContainerToken::InFile(file),
+                None => {
+                    given.map_or(ContainerToken::None, |text| ContainerToken::Given(Secret(text)))
+                }
+            };
+            return S3Credentials::Container { uri, token };
         }
-        let pod = (
-            self.get("AWS_CONTAINER_CREDENTIALS_FULL_URI"),
-            file("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"),
-        );
-        match pod {
-            (Some(uri), Some(token_file)) => S3Credentials::Pod { uri, token_file },
-            _ => S3Credentials::Anonymous,
+        match self.instance() {
+            Some(endpoint) => S3Credentials::Instance { endpoint },
+            None => S3Credentials::Anonymous,
         }
+    }
+
+    /// Where a virtual machine of Amazon's asks for keys. No other machine asks, and waits for
+    /// nobody to answer, unless it is told where.
+    fn instance(&self) -> Option<String> {
+        let is_disabled = self.get("AWS_EC2_METADATA_DISABLED");
+        if is_disabled.is_some_and(|value| value.eq_ignore_ascii_case("true")) {
+            return None;
+        }
+        let mode = self.get("AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE");
+        let usual = match mode.is_some_and(|mode| mode.eq_ignore_ascii_case("ipv6")) {
+            true => EC2_BY_IPV6,
+            false => EC2,
+        };
+        let is_one = self.maker.as_ref().is_some_and(|maker| maker.contains("Amazon EC2"));
+        let given = self.get("AWS_EC2_METADATA_SERVICE_ENDPOINT");
+        let endpoint = given.or_else(|| is_one.then(|| usual.to_owned()))?;
+        Some(endpoint.trim_end_matches('/').to_owned())
     }
 
     /// Reads one of the two files, if it is there.
@@ -124,12 +173,33 @@ impl Profile<'_> {
             .map(str::to_owned)
     }
 
-    fn keys(&self) -> Option<S3Credentials> {
-        Some(S3Credentials::Keys {
-            access_key_id: self.get("aws_access_key_id")?,
-            secret_access_key: self.get("aws_secret_access_key")?,
-            session_token: self.get("aws_session_token"),
-        })
+    /// Where its keys come from, if it is one of the ways that are understood.
+    fn credentials(&self) -> Option<S3Credentials> {
+        let keys = (self.get("aws_access_key_id"), self.get("aws_secret_access_key"));
+        if let (Some(access_key_id), Some(secret_access_key)) = keys {
+            let session_token = self.get("aws_session_token");
+            return Some(S3Credentials::Keys { access_key_id, secret_access_key, session_token });
+        }
+        let token = (self.get("web_identity_token_file"), self.get("role_arn"));
+        if let (Some(token_file), Some(role)) = token {
+            return Some(S3Credentials::WebIdentity {
+                token_file: PathBuf::from(token_file),
+                role,
+                session_name: self.get("role_session_name"),
+            });
+        }
+        // A role that another profile takes on is none that a command has.
+        match self.other_way() {
+            Some(_) => None,
+            None => {
+                self.get("credential_process").map(|command| S3Credentials::Process { command })
+            }
+        }
+    }
+
+    /// What it has in place of keys that is not understood here.
+    fn other_way(&self) -> Option<&'static str> {
+        OTHER_WAYS.into_iter().find(|way| self.get(way).is_some())
     }
 
     fn without_keys(&self, name: &str) -> Failure {
@@ -138,16 +208,20 @@ impl Profile<'_> {
             return Failure::new(format!("there is no profile `{name}` in {files}"))
                 .hint("name another one with `profile=…` in the address, or with AWS_PROFILE");
         }
-        let other = OTHER_WAYS.into_iter().find(|way| self.get(way).is_some());
-        let reason = match other {
+        let reason = match self.other_way() {
             Some(way) => format!("has `{way}`, which is not understood here, and no keys"),
             None => "has no `aws_access_key_id` and `aws_secret_access_key`".to_owned(),
         };
-        Failure::new(format!("the profile `{name}` {reason}")).hint(format!(
-            "put keys into the environment: eval $(aws configure export-credentials --profile \
-             {name} --format env)"
-        ))
+        Failure::new(format!("the profile `{name}` {reason}")).hint(export(name))
     }
+}
+
+/// How any profile's keys are had.
+fn export(profile: &str) -> String {
+    format!(
+        "put keys into the environment: eval $(aws configure export-credentials --profile \
+         {profile} --format env)"
+    )
 }
 
 fn section<'a>(file: &'a Ini, name: &str) -> Option<&'a Properties> {
@@ -181,7 +255,9 @@ mod tests {
     const CREDENTIALS: &str = "[default]\naws_access_key_id = D\naws_secret_access_key = d/+\\\"=\n\
         \n# more\n[up]\naws_access_key_id=U\naws_secret_access_key=u\naws_session_token=t\n";
     const CONFIG: &str = "[default]\nregion = eu-west-1\ns3 =\n  region = nested\n[profile up]\n\
-        region=eu-north-1\n[profile role]\nrole_arn=arn:x\n[profile empty]\noutput=json\n";
+        region=eu-north-1\n[profile role]\nrole_arn=arn:x\n[profile empty]\noutput=json\n[profile \
+        print]\ncredential_process = /opt/print keys\n[profile pod]\nrole_arn = arn:p\n\
+        web_identity_token_file = /t\n";
 
     /// What is found where these variables are set, and these two files are.
     fn asked(variables: &[(&str, &str)], profile: Option<&str>) -> Result<String, String> {
@@ -193,8 +269,16 @@ mod tests {
         let variable = |name: &str| {
             variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
         };
-        let surroundings = Surroundings { variable: &variable, home: Some(home.path().to_owned()) };
-        let options = surroundings.s3_options(profile).map_err(|failure| failure.to_string())?;
+        let surroundings = Surroundings {
+            variable: &variable,
+            home: Some(home.path().to_owned()),
+            maker: variables
+                .iter()
+                .find(|(key, _)| *key == "maker")
+                .map(|(_, by)| (*by).to_owned()),
+        };
+        let asked = surroundings.s3_options(profile);
+        let (options, _) = asked.map_err(|failure| failure.to_string())?;
         let region = options.region.unwrap_or_default();
         Ok(match options.credentials {
             S3Credentials::Keys { access_key_id, secret_access_key, session_token } => {
@@ -230,17 +314,42 @@ mod tests {
                 [("AWS_WEB_IDENTITY_TOKEN_FILE", "/t"), ("AWS_ROLE_ARN", "arn:x")],
                 "WebIdentity { role: \"arn:x\", .. } ",
             ),
-            ([("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "/t"), ("x", "")], "Task { .. } "),
+            (
+                [("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "/t"), ("maker", "Amazon EC2")],
+                "Container { uri: \"http://169.254.170.2/t\", token: None } ",
+            ),
             (
                 [
                     ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://h"),
                     ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "/t"),
                 ],
-                "Pod { uri: \"http://h\", .. } ",
+                "Container { uri: \"http://h\", token: InFile(\"/t\") } ",
             ),
+            (
+                [
+                    ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://h"),
+                    ("AWS_CONTAINER_AUTHORIZATION_TOKEN", "hush"),
+                ],
+                "Container { uri: \"http://h\", token: Given(Secret) } ",
+            ),
+            (
+                [("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://h/"), ("x", "")],
+                "Instance { endpoint: \"http://h\" } ",
+            ),
+            (
+                [("maker", "Amazon EC2\n"), ("x", "")],
+                "Instance { endpoint: \"http://169.254.169.254\" } ",
+            ),
+            ([("maker", "Amazon EC2\n"), ("AWS_EC2_METADATA_DISABLED", "true")], "Anonymous "),
         ] {
             assert_eq!(asked(&[&NOWHERE[..], &variables].concat(), None).as_deref(), Ok(found));
         }
+    }
+
+    #[test]
+    fn a_profile_may_have_a_command_or_a_token_in_place_of_keys() {
+        assert_eq!(asked(&[], Some("print")).as_deref(), Ok("Process { .. } "));
+        assert_eq!(asked(&[], Some("pod")).as_deref(), Ok("WebIdentity { role: \"arn:p\", .. } "));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ferry_bundle::{Bundle, Volumes};
+use ferry_cache::CacheAddress;
 use ferry_formats::StoreDir;
 use ferry_formats::keys::{PublicKey, SecretKey, parse_public_key};
 use ferry_store::daemon::DaemonOptions;
@@ -18,6 +19,10 @@ use crate::cli::{BundleKeys, Global, Trust};
 use crate::failure::Failure;
 use crate::network::http_options;
 use crate::output::Talk;
+use crate::sources::is_cache;
+
+/// Where settings come from that are given with the command.
+pub(crate) const COMMAND_LINE: &str = "--option";
 
 /// What every command has at hand.
 pub(crate) struct Context {
@@ -42,13 +47,17 @@ impl Context {
             .chunks(2)
             .filter_map(|pair| Some((pair.first()?.clone(), pair.get(1)?.clone())))
             .collect();
+        let talk = Talk { quiet: global.quiet };
         for (name, value) in &settings {
-            conf.set(name, value, "--option");
+            if let Some(meant) = misspelt(name) {
+                talk.say(format!("warning: --option {name}: did you mean `{meant}`?"));
+            }
+            conf.set(name, value, COMMAND_LINE);
         }
         Ok(Self {
             json: global.json,
             verbose: global.verbose > 0,
-            talk: Talk { quiet: global.quiet },
+            talk,
             bars: Arc::new(Bars::new(global.quiet)),
             surroundings: Surroundings {
                 // Inside a build there is only the second, and Nix takes that too.
@@ -75,7 +84,9 @@ impl Context {
                 .trusted_public_keys
                 .extend(public.filter_map(|text| parse_public_key(&text).ok()));
         }
-        trust.trusted_public_keys.extend(given_keys(given)?);
+        let given = key_texts("--trusted-public-key", &given.trusted_public_key)?;
+        let parsed = given.iter().filter_map(|text| parse_public_key(text).ok());
+        trust.trusted_public_keys.extend(parsed);
         Ok(trust)
     }
 
@@ -93,9 +104,16 @@ impl Context {
         no_check_signatures: bool,
         trusted_public_keys: &[String],
     ) -> Result<OpenStore, Failure> {
+        // A store made in there would spoil it for those who substitute from it.
+        if is_cache(self, uri) {
+            return Err(Failure::usage(format!("{uri} is a binary cache, and no store")).hint(
+                "`ferry copy --from` and `--to` take binary caches, and so does `ferry query`",
+            ));
+        }
         let mut settings = self.settings.clone();
         if !trusted_public_keys.is_empty() {
-            settings.push(("extra-trusted-public-keys".to_owned(), trusted_public_keys.join(" ")));
+            let keys = key_texts("--trusted-public-key", trusted_public_keys)?;
+            settings.push(("extra-trusted-public-keys".to_owned(), keys.join(" ")));
         }
         let options = DaemonOptions {
             no_check_signatures,
@@ -127,7 +145,9 @@ impl Context {
 
     /// How to send requests to `address`.
     pub(crate) fn http_options(&self, address: &str) -> Result<HttpOptions, Failure> {
-        http_options(&self.conf, address)
+        let (options, told) = http_options(&self.conf, address)?;
+        told.into_iter().for_each(|told| self.talk.say(told));
+        Ok(options)
     }
 
     /// The directory that store paths begin with where no store says so.
@@ -182,6 +202,31 @@ fn user_directory(variable: &str, below_home: &str, option: &str) -> Result<Path
         })
 }
 
+/// The settings that are looked at.
+const SETTINGS: [&str; 10] = [
+    "always-allow-substitutes",
+    "binary-cache-public-keys",
+    "connect-timeout",
+    "download-attempts",
+    "http-connections",
+    "require-sigs",
+    "secret-key-files",
+    "signed-binary-caches",
+    "ssl-cert-file",
+    "trusted-public-keys",
+];
+
+/// The setting that was meant, perhaps, where a name is nearly that of one. No other setting of
+/// Nix's comes that near.
+fn misspelt(name: &str) -> Option<&'static str> {
+    let name = name.strip_prefix("extra-").unwrap_or(name);
+    let near = |known: &&str| *known != name && strsim::damerau_levenshtein(known, name) <= 2;
+    match SETTINGS.contains(&name) {
+        true => None,
+        false => SETTINGS.into_iter().find(near),
+    }
+}
+
 /// How much a daemon should say, as Nix counts: warnings, unless there is to be less or more.
 fn daemon_verbosity(global: &Global) -> u64 {
     match (global.quiet, global.verbose) {
@@ -191,17 +236,32 @@ fn daemon_verbosity(global: &Global) -> u64 {
     }
 }
 
-/// The public keys given on the command line.
-fn given_keys(given: &Trust) -> Result<Vec<PublicKey>, Failure> {
-    given
-        .trusted_public_key
-        .iter()
-        .flat_map(|text| text.split_whitespace())
-        .map(|text| {
-            parse_public_key(text)
-                .map_err(|error| Failure::usage(format!("--trusted-public-key: {error}")))
-        })
-        .collect()
+/// The public keys given with an option, each by itself or in a file; all of them can be parsed.
+fn key_texts(option: &str, given: &[String]) -> Result<Vec<String>, Failure> {
+    let mut keys = Vec::new();
+    for given in given {
+        // No file that is meant has a colon in its name.
+        if given.contains(':') {
+            for word in given.split_whitespace() {
+                parse_public_key(word)
+                    .map_err(|error| Failure::usage(format!("{option}: {error}")))?;
+                keys.push(word.to_owned());
+            }
+            continue;
+        }
+        let text = std::fs::read_to_string(given)
+            .map_err(|error| Failure::new(format!("{option}: cannot read {given}: {error}")))?;
+        let mut words = text.split_whitespace().peekable();
+        // What is in it is not shown: it may be a secret key.
+        if words.peek().is_none() || text.split_whitespace().any(|it| parse_public_key(it).is_err())
+        {
+            return Err(Failure::new(format!(
+                "{option}: {given} is no file of public keys, `NAME:BASE64` each"
+            )));
+        }
+        keys.extend(words.map(str::to_owned));
+    }
+    Ok(keys)
 }
 
 /// Reads the configuration as Nix does: the system's file, the user's files, `NIX_CONFIG`.
@@ -250,6 +310,15 @@ pub(crate) fn secret_keys(files: &[PathBuf]) -> Result<Vec<SecretKey>, Failure> 
 /// Opens a bundle, or the volumes of one; `-` is standard input. What its derivations are coded
 /// against, if that is so, is read from `store`.
 pub(crate) fn open_bundle(files: &[PathBuf], store: Option<&OpenStore>) -> Result<Bundle, Failure> {
+    if let Some(directory) = files.iter().find(|file| file.is_dir()) {
+        let failure =
+            Failure::new(format!("{} is a directory, and no bundle", directory.display()));
+        return Err(match CacheAddress::is_directory(directory) {
+            true => failure
+                .hint("`ferry cache verify` and `ferry cache index` look into a binary cache"),
+            false => failure,
+        });
+    }
     let store = store.map(OpenStore::store);
     let mut bundle = if files == [Path::new("-")] {
         Bundle::from_stream_against(std::io::stdin(), "<standard input>", store)?
@@ -274,21 +343,7 @@ pub(crate) fn require_bundle_key(bundle: &Bundle, given: &BundleKeys) -> Result<
     if given.require_bundle_key.is_empty() {
         return Ok(());
     }
-    let mut keys = Vec::new();
-    for given in &given.require_bundle_key {
-        let failed = |error| Failure::usage(format!("--require-bundle-key {given}: {error}"));
-        // No file that is meant has a colon in its name.
-        let text = if given.contains(':') {
-            given.clone()
-        } else {
-            std::fs::read_to_string(given).map_err(|error| failed(error.to_string()))?
-        };
-        let found = text.split_whitespace().map(parse_public_key).collect::<Result<Vec<_>, _>>();
-        let found = found.map_err(|error| failed(error.to_string()))?;
-        if found.is_empty() {
-            return Err(failed("there is no key in it".to_owned()));
-        }
-        keys.extend(found);
-    }
+    let keys = key_texts("--require-bundle-key", &given.require_bundle_key)?;
+    let keys: Vec<PublicKey> = keys.iter().filter_map(|text| parse_public_key(text).ok()).collect();
     Ok(bundle.require_signature(&keys)?)
 }

@@ -5,7 +5,7 @@ use std::io::{self, Cursor, Read};
 use std::path::Path;
 
 use ferry_bundle::{Bundle, MAGIC};
-use ferry_cache::{BinaryCache, CacheAddress};
+use ferry_cache::BinaryCache;
 use ferry_formats::{PathInfo, StorePath};
 use ferry_store::Store;
 use ferry_store::closure::unreferenced;
@@ -15,7 +15,7 @@ use ferry_store::export::{ExportStream, is_export};
 use crate::cli::Format;
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::sources::{cache_address, everything, open_cache};
+use crate::sources::{cache_address, everything, is_cache, open_cache};
 
 /// Something with store objects in it, in a file of its own.
 pub(crate) enum Freight {
@@ -24,11 +24,6 @@ pub(crate) enum Freight {
     Derivations(DerivationDirectory),
     /// With everything in it.
     Cache(Box<BinaryCache>, Vec<PathInfo>),
-}
-
-/// Whether this names a binary cache that is there, or one by its address.
-pub(crate) fn is_cache(place: &Path) -> bool {
-    place.to_str().is_some_and(CacheAddress::is_one) || CacheAddress::is_directory(place)
 }
 
 /// Enough of a file to tell what it is.
@@ -46,21 +41,19 @@ impl Freight {
         }
         let format = match format {
             Some(format) => format,
-            None if is_cache(from) => Format::Cache,
+            None if is_cache(context, &from.to_string_lossy()) => Format::Cache,
             None if from.is_dir() => Format::Drvs,
             None => guess(&start_of(from)?, &from.display().to_string())?,
         };
         Ok(match format {
             Format::Bundle => Self::Bundle(Box::new(Bundle::open(from)?)),
             Format::Export => Self::Export(ExportStream::open(from, &context.store_dir()?)?),
-            Format::Drvs => {
-                Self::Derivations(DerivationDirectory::open(from, &context.store_dir()?)?)
-            }
+            Format::Drvs => Self::Derivations(derivations(context, from)?),
             Format::Cache => {
                 let place = from.to_string_lossy();
                 let address = cache_address(context, &place)?;
                 let cache = open_cache(context, &place, &address, &context.store_dir()?)?;
-                let infos = everything(&cache)?.infos.into_values().collect();
+                let infos = everything(&cache)?.infos(&cache)?.into_values().collect();
                 Self::Cache(Box::new(cache), infos)
             }
         })
@@ -136,6 +129,17 @@ impl Freight {
         };
         set.to_owned()
     }
+}
+
+fn derivations(context: &Context, from: &Path) -> Result<DerivationDirectory, Failure> {
+    let found = DerivationDirectory::open(from, &context.store_dir()?)?;
+    if found.path_infos().is_empty() {
+        return Err(Failure::new(format!("there is no `.drv` file in {}", from.display())).hint(
+            "what is in a store is taken out of it by `ferry copy --from` or `ferry pack --store`; \
+             for a binary cache without a `nix-cache-info` say --from cache",
+        ));
+    }
+    Ok(found)
 }
 
 fn start_of(path: &Path) -> Result<Vec<u8>, Failure> {

@@ -132,19 +132,3 @@ pub(crate) fn printed(
     String::from_utf8(stdout)
         .map_err(|_| Failure::new(format!("`{shown}` printed something that is not text")))
 }
-
-/// The version of the Nix on this machine, if there is one.
-pub(crate) fn installed_version() -> Option<String> {
-    let output = Command::new("nix").arg("--version").stderr(Stdio::null()).output().ok()?;
-    let text = String::from_utf8(output.stdout).ok()?;
-    text.split_whitespace().last().map(str::to_owned)
-}
-
-/// Whether that version knows `x.drv^*`: 2.13 and later.
-pub(crate) fn knows_outputs_of_derivations(version: &str) -> bool {
-    let mut numbers = version.split(['.', '-', '+']).map(|part| part.parse::<u32>().ok());
-    match (numbers.next().flatten(), numbers.next().flatten()) {
-        (Some(major), Some(minor)) => (major, minor) >= (2, 13),
-        _ => true,
-    }
-}

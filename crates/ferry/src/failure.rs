@@ -11,7 +11,9 @@ use ferry_graph::query::QueryError;
 use ferry_graph::{GraphError, Missing};
 use ferry_store::Error;
 use ferry_store::evaluation::EvaluationError;
+use serde_json::{Value, json};
 
+use crate::context::COMMAND_LINE;
 use crate::output::harmless;
 
 /// A command that failed.
@@ -21,6 +23,8 @@ pub(crate) struct Failure {
     /// What it is about, a line each: all of it, however much that is.
     list: Vec<String>,
     hint: Option<String>,
+    /// Where in a bundle something is wrong, in bytes, where that is known.
+    offset: Option<u64>,
     code: u8,
 }
 
@@ -34,7 +38,13 @@ const USAGE: u8 = 2;
 impl Failure {
     /// A failure with a message of its own.
     pub(crate) fn new(message: impl fmt::Display) -> Self {
-        Self { message: message.to_string(), list: Vec::new(), hint: None, code: FAILED }
+        Self {
+            message: message.to_string(),
+            list: Vec::new(),
+            hint: None,
+            offset: None,
+            code: FAILED,
+        }
     }
 
     /// A request that does not make sense.
@@ -52,6 +62,16 @@ impl Failure {
     pub(crate) fn hint(mut self, hint: impl fmt::Display) -> Self {
         self.hint = Some(hint.to_string());
         self
+    }
+
+    /// Whether something failed that made sense.
+    pub(crate) fn is_of_the_work(&self) -> bool {
+        self.code == FAILED
+    }
+
+    /// What went wrong, for programs.
+    pub(crate) fn json(&self) -> Value {
+        json!({ "error": self.message, "offset": self.offset })
     }
 
     /// A query without an answer: shown where it stands, with the advice that its cause has.
@@ -126,8 +146,8 @@ impl From<EvaluationError> for Failure {
 
 impl From<BundleError> for Failure {
     fn from(error: BundleError) -> Self {
-        let hint = bundle_hint(&error);
-        Self { hint: hint.map(str::to_owned), ..Self::new(error) }
+        let hint = bundle_hint(&error).map(str::to_owned);
+        Self { hint, offset: offset(&error), ..Self::new(error) }
     }
 }
 
@@ -140,7 +160,20 @@ impl From<CacheError> for Failure {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let (hint, code) = store_hint(&error);
-        Self { hint, code, ..Self::new(error) }
+        let in_bundle = match &error {
+            Error::Other(inner) => inner.downcast_ref::<BundleError>().and_then(offset),
+            _ => None,
+        };
+        Self { hint, code, offset: in_bundle, ..Self::new(error) }
+    }
+}
+
+fn offset(error: &BundleError) -> Option<u64> {
+    match error {
+        BundleError::Truncated { offset, .. } | BundleError::Damaged { offset, .. } => {
+            Some(*offset)
+        }
+        _ => None,
     }
 }
 
@@ -189,6 +222,10 @@ fn cache_hint(error: &CacheError) -> Option<&'static str> {
         }
         CacheError::OtherStore { .. } => Some("set NIX_STORE_DIR to that directory"),
         CacheError::S3 { code, .. } => s3_hint(code),
+        CacheError::NoCredentials { .. } => Some(
+            "put keys into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (`aws configure \
+             export-credentials --format env` prints those of any profile)",
+        ),
         CacheError::NoListing { .. } => Some(
             "name store paths, where the command takes some, or keep an index in the cache \
              (`ferry cache index --write` where its files are)",
@@ -271,9 +308,15 @@ fn store_hint(error: &Error) -> (Option<String>, u8) {
             return (missing.first().and_then(missing_hint), FAILED);
         }
         Error::BadUri { .. } | Error::BadInstallable { .. } => return (None, USAGE),
+        Error::Setting { file, .. } if file == COMMAND_LINE => return (None, USAGE),
         Error::Io { source, .. } if source.kind() == ErrorKind::StorageFull => MAKE_ROOM,
-        Error::Io { source, .. } if source.kind() == ErrorKind::PermissionDenied => {
-            "run this as root, or go through the daemon (`--store daemon`, `--to daemon`)"
+        Error::Io { action, source } if source.kind() == ErrorKind::PermissionDenied => {
+            match ["/nix/store", "/nix/var/"].iter().any(|part| action.contains(part)) {
+                true => {
+                    "run this as root, or go through the daemon (`--store daemon`, `--to daemon`)"
+                }
+                false => "look at who may read and write it",
+            }
         }
         Error::Other(inner) => {
             if let Some(CacheError::BadAddress { .. }) = inner.downcast_ref() {
@@ -304,6 +347,9 @@ fn missing_hint(missing: &Missing) -> Option<String> {
             "name its `.drv`, or take the path itself with --set runtime or --also"
         }
         Missing::Output(_) => "build it first, and name its path",
+        Missing::Listing(_) => {
+            "ask where the files are, or go on without what it has, with --partial"
+        }
         Missing::Evaluation(_) => "record it with `ferry trace`, or name a recording with --trace",
         _ => return None,
     };

@@ -6,6 +6,7 @@ use std::io::{BufReader, Read};
 use std::path::Path;
 
 use ferry_bundle::{Bundle, MAGIC, Volumes};
+use ferry_cache::{Compression, PathList};
 use ferry_formats::{PathInfo, StoreDir, StorePath};
 use ferry_store::inventory::{Claims, Inventory};
 use ferry_store::{Error, Store};
@@ -53,16 +54,27 @@ pub(crate) fn claimed<'a>(
     candidates: impl IntoIterator<Item = &'a PathInfo>,
 ) -> impl Iterator<Item = StorePath> {
     let claims = inventory.claimed(candidates);
-    let Claims { frontier, bits, .. } = &claims;
+    tell_doubt(context, name, &claims, " (loading would name it)");
+    claims.paths.into_iter()
+}
+
+/// Tells how certain an answer is for which an inventory was asked about each path by itself, and
+/// had not so many of them.
+pub(crate) fn tell_certainty(context: &Context, name: &str, inventory: &Inventory, absent: u64) {
+    let claims = Claims { frontier: absent, bits: inventory.bits(), ..Claims::default() };
+    tell_doubt(context, name, &claims, "");
+}
+
+fn tell_doubt(context: &Context, name: &str, claims: &Claims, remedy: &str) {
+    let Claims { frontier, bits, .. } = claims;
     if bits.is_some() && *frontier > 0 {
         context.talk.say(format!(
             "{name}: {} could be taken for being there by mistake, with a chance of {:.1e} that \
-             one is (loading would name it)",
+             one is{remedy}",
             output::paths(*frontier),
             claims.chance_of_error(),
         ));
     }
-    claims.paths.into_iter()
 }
 
 /// Whether a place is a file, and no store.
@@ -74,7 +86,7 @@ pub(crate) fn is_file(context: &Context, place: &str) -> bool {
 
 /// Reads what a file says is there: an inventory of either kind, or a bundle or its volumes, for
 /// what whoever has loaded it has; `-` is standard input. If the derivations of the bundle are
-/// coded against others, these are read from `store`.
+/// coded against others, these are read from `store`. A list may be compressed, if it is called so.
 pub(crate) fn inventory(
     context: &Context,
     name: &str,
@@ -90,6 +102,10 @@ pub(crate) fn inventory(
         "-" => Box::new(std::io::stdin()),
         _ => Box::new(File::open(file).map_err(Error::io(format!("read {name}")))?),
     };
+    if Compression::of_file(name) != Compression::None {
+        let text = PathList::text(name, input)?;
+        return Ok(Inventory::read(name, text.as_slice(), store_dir)?);
+    }
     // Read once: it may be a pipe.
     let mut start = Vec::new();
     let length = MAGIC.len() as u64;

@@ -27,6 +27,7 @@ mod sink;
 mod sources;
 mod unfinished;
 mod volumes;
+mod watching;
 
 use std::process::ExitCode;
 

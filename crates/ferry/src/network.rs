@@ -9,13 +9,16 @@ use ferry_cache::CacheAddress;
 use ferry_store::http::{HttpOptions, HttpProxy};
 use ferry_store::nix_conf::NixConf;
 
-use crate::aws::Surroundings;
+use crate::aws::{self, Surroundings};
 use crate::failure::Failure;
 
 /// The options for requests to `address`: proxies and certificates as curl and Nix find them,
 /// `http-connections`, `connect-timeout` and `download-attempts` from nix.conf; for a bucket, who
-/// asks.
-pub(crate) fn http_options(conf: &NixConf, address: &str) -> Result<HttpOptions, Failure> {
+/// asks. The second part says what of that should be told.
+pub(crate) fn http_options(
+    conf: &NixConf,
+    address: &str,
+) -> Result<(HttpOptions, Option<String>), Failure> {
     let mut options = HttpOptions::default();
     if let Some(connections) = number(conf, "http-connections")? {
         // Nix takes 0 for "without limit".
@@ -31,13 +34,15 @@ pub(crate) fn http_options(conf: &NixConf, address: &str) -> Result<HttpOptions,
     let parsed = CacheAddress::parse(address).ok();
     let url = parsed.as_ref().and_then(CacheAddress::url);
     options.proxy = proxy(url.as_deref().unwrap_or(address));
+    let mut told = None;
     if let Some(bucket) = parsed.filter(CacheAddress::is_bucket) {
         let variable = |name: &str| env::var(name).ok();
-        let surroundings = Surroundings { variable: &variable, home: env::home_dir() };
-        options.s3 = surroundings.s3_options(bucket.profile())?;
+        let surroundings =
+            Surroundings { variable: &variable, home: env::home_dir(), maker: aws::maker() };
+        (options.s3, told) = surroundings.s3_options(bucket.profile())?;
     }
     options.certificates = certificates(conf)?;
-    Ok(options)
+    Ok((options, told))
 }
 
 fn number(conf: &NixConf, name: &str) -> Result<Option<u64>, Failure> {

@@ -9,9 +9,11 @@ use ferry_formats::StoreDir;
 use ferry_graph::query::{self, Outside, Source};
 use ferry_graph::{Explorer, FactsError, Kind, Missing, NodeId, NodeSet};
 use ferry_store::installable::Installable;
+use ferry_store::inventory::Inventory;
 use ferry_store::{Error, selection};
 
 use crate::context::Context;
+use crate::evaluate::Expression;
 use crate::failure::Failure;
 use crate::have;
 use crate::installables::Installables;
@@ -36,14 +38,26 @@ impl<'a> Queries<'a> {
     /// Queries of `explorer`. Nix puts what it evaluates into the store at `address`.
     pub(crate) fn new(context: &'a Context, explorer: Explorer<'a>, address: &'a str) -> Self {
         let store_dir = explorer.graph().store_dir().clone();
-        let outside =
-            Machine { context, address, store_dir, packed: Vec::new(), valid: HashMap::new() };
+        let outside = Machine {
+            context,
+            address,
+            store_dir,
+            packed: Vec::new(),
+            valid: HashMap::new(),
+            inventories: HashMap::new(),
+        };
         Self { explorer, outside }
     }
 
     /// The nodes that an installable stands for.
     pub(crate) fn installable(&mut self, text: &str) -> Result<NodeSet, Failure> {
         let found = self.outside.installables().one(text)?;
+        nodes(&mut self.explorer, &found)
+    }
+
+    /// The nodes that an expression stands for.
+    pub(crate) fn evaluated(&mut self, expression: &Expression<'_>) -> Result<NodeSet, Failure> {
+        let found = self.outside.installables().evaluated(expression)?;
         nodes(&mut self.explorer, &found)
     }
 
@@ -173,6 +187,8 @@ struct Machine<'a> {
     packed: Vec<Installable>,
     /// The stores that `valid` has asked.
     valid: HashMap<String, OpenSource>,
+    /// The inventories that `have` has asked about something.
+    inventories: HashMap<String, Inventory>,
 }
 
 impl Machine<'_> {
@@ -232,10 +248,32 @@ impl Outside for Machine<'_> {
         let inventory = have::inventory(self.context, file, &self.store_dir, None)?;
         let Some(paths) = inventory.paths() else {
             let reason = "is in compact form, which tells whether a path is there, and lists none";
-            let failure = Failure::usage(format!("{file} {reason}"))
-                .hint("make a list there: ferry query 'all()' > FILE");
+            let failure = Failure::usage(format!("{file} {reason}")).hint(
+                "ask for `X - have(FILE)` or `X & have(FILE)`, or make a list there: ferry query \
+                 'all()' > FILE",
+            );
             return Err(failure.into());
         };
         Ok(paths.iter().map(|path| explorer.node(path)).collect())
+    }
+
+    fn had(
+        &mut self,
+        file: &str,
+        nodes: &NodeSet,
+        explorer: &mut Explorer<'_>,
+    ) -> Result<NodeSet, FactsError> {
+        let inventory = match self.inventories.entry(file.to_owned()) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => {
+                entry.insert(have::inventory(self.context, file, &self.store_dir, None)?)
+            }
+        };
+        let graph = explorer.graph();
+        let has = |node: &NodeId| graph.path(*node).is_some_and(|path| inventory.has(&path));
+        let had: NodeSet = nodes.iter().filter(has).collect();
+        let absent = (nodes.len() - had.len()) as u64;
+        have::tell_certainty(self.context, file, inventory, absent);
+        Ok(had)
     }
 }

@@ -20,12 +20,13 @@ use ferry_trace::proxy::Upstream;
 use ferry_trace::record::{
     Evaluation, RecordedEvaluation, Recording, Shown, Verbosity, Witness, without_colours,
 };
+use ferry_trace::watch::{Ended, Running, Watch};
 
 use crate::context::Context;
 use crate::evaluate::{self, Evaluator, Expression};
 use crate::failure::Failure;
 use crate::output::harmless;
-use crate::unfinished;
+use crate::{unfinished, watching};
 
 /// What the recorder is called in its recordings.
 const RECORDER: &str = concat!("ferry ", env!("CARGO_PKG_VERSION"));
@@ -47,7 +48,7 @@ pub(crate) struct Recorder<'a> {
     upstream: Address,
     pub(crate) store_dir: StoreDir,
     /// Where the files of the store are, if that is known and not what its paths say.
-    layout: Option<Layout>,
+    pub(crate) layout: Option<Layout>,
     /// What stands behind the `?` of the address that the evaluator is given.
     parameters: String,
 }
@@ -99,16 +100,30 @@ impl<'a> Recorder<'a> {
 
     /// Evaluates an expression, and writes down what that took.
     pub(crate) fn record(&self, expression: &Expression<'_>) -> Result<Made, Failure> {
-        let mut evaluator = Evaluator::new(expression, None);
+        let evaluator = Evaluator::new(expression, None);
         let program = evaluator.command.get_program().to_owned();
         let mut evaluation = self.evaluation(&program, shown_words(&evaluator.command));
         self.describe(expression, &mut evaluation);
         let recording = self.start()?;
-        let command = self.surround(&mut evaluator.command, &recording);
-        command.args(["-vv", "--log-format", "internal-json"]);
-        let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let (status, stdout, witness) = self.watch(command)?;
-        let printed = evaluate::printed(&evaluator.command, status, stdout)?;
+        let watch = self.watch(&recording);
+        let running = watch.start(
+            &words(&evaluator.command),
+            |_| {},
+            |command| {
+                self.surround(command, &recording).args(["-vv", "--log-format", "internal-json"]);
+                command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+            },
+        );
+        let command = &evaluator.command;
+        let running = running.map_err(|error| evaluate::not_started(command, &error))?;
+        let (ended, stdout, witness) = self.listen(command, running)?;
+        let printed = evaluate::printed(command, ended.status, stdout)?;
+        if let Err(why) = &ended.seen {
+            self.context.talk.say(format!(
+                "which files are read is not seen ({why}): those are recorded that expressions name"
+            ));
+        }
+        evaluation.seen = ended.seen.ok();
         let working_directory = &self.context.surroundings.working_directory;
         let installables = evaluator.understand(&printed, &self.store_dir, working_directory)?;
         let roots = installables.iter().map(|one| one.path().clone()).collect();
@@ -139,19 +154,30 @@ impl<'a> Recorder<'a> {
         command.args(arguments);
         let mut evaluation = self.evaluation(OsStr::new("nix"), shown_words(&command));
         let recording = self.start()?;
-        let command = self.surround(&mut command, &recording);
-        let status = command.status().map_err(|error| {
-            Failure::new(format!("cannot run `{}`: {error}", evaluate::shown(command)))
-        })?;
+        let failed = |error: std::io::Error| {
+            Failure::new(format!("cannot run `{}`: {error}", evaluate::shown(&command)))
+        };
+        let watch = self.watch(&recording);
+        let running = watch.start(words, unfinished::leave_signals_to, |command| {
+            self.surround(command, &recording);
+        });
+        let ended = running.and_then(Running::wait);
+        unfinished::take_signals();
+        let Ended { status, seen } = ended.map_err(failed)?;
         evaluation.search_path = self.search_path();
         let directory = &self.context.surroundings.working_directory;
         let files = arguments.iter().map(|word| expression_file(&directory.join(word)));
         evaluation.files = files.flatten().collect();
-        evaluation.incomplete.push(
-            "which files the command read from the disk was not seen: those are listed that its \
-             expressions name"
-                .to_owned(),
-        );
+        if let Ok(seen) = &seen {
+            evaluation.files.retain(|file| seen.read.contains(file));
+        }
+        match seen {
+            Ok(seen) => evaluation.seen = Some(seen),
+            Err(why) => evaluation.incomplete.push(format!(
+                "which files the command read from the disk was not seen ({why}): those are listed \
+                 that its expressions name"
+            )),
+        }
         if !status.success() {
             evaluation.incomplete.push(format!("the command failed ({status})"));
         }
@@ -216,13 +242,22 @@ impl<'a> Recorder<'a> {
         command
     }
 
-    /// Runs an evaluator: shows of its log what a person would have seen, and keeps the rest.
-    fn watch(&self, command: &mut Command) -> Result<(ExitStatus, Vec<u8>, Witness), Failure> {
-        let mut child = command.spawn().map_err(|error| evaluate::not_started(command, &error))?;
+    /// How what is recorded is watched.
+    fn watch(&self, recording: &Recording) -> Watch {
+        let directory = recording.socket().parent().unwrap_or(Path::new("/"));
+        watching::watch(self, directory, recording.cache_directory())
+    }
+
+    /// Listens to an evaluator: shows of its log what a person would have seen, and keeps the rest.
+    fn listen(
+        &self,
+        command: &Command,
+        mut running: Running,
+    ) -> Result<(Ended, Vec<u8>, Witness), Failure> {
         let failed = |error: std::io::Error| {
             Failure::new(format!("cannot read what `{}` says: {error}", evaluate::shown(command)))
         };
-        let stdout = child.stdout.take();
+        let stdout = running.stdout.take();
         let reader = thread::spawn(move || {
             let mut printed = Vec::new();
             stdout.map_or(Ok(0), |mut out| out.read_to_end(&mut printed)).map(|_| printed)
@@ -231,7 +266,7 @@ impl<'a> Recorder<'a> {
         // Of Nix's commands, only the new ones keep to themselves what builders say.
         let build_logs = command.get_program() != "nix";
         let verbosity = Verbosity { more: u64::from(self.context.verbose), build_logs };
-        if let Some(stderr) = child.stderr.take() {
+        if let Some(stderr) = running.stderr.take() {
             let mut lines = BufReader::new(stderr);
             let mut line = Vec::new();
             while lines.read_until(b'\n', &mut line).map_err(failed)? > 0 {
@@ -242,12 +277,12 @@ impl<'a> Recorder<'a> {
                 line.clear();
             }
         }
-        let status = child.wait().map_err(failed)?;
+        let ended = running.wait().map_err(failed)?;
         let printed = match reader.join() {
             Ok(printed) => printed.map_err(failed)?,
             Err(_) => Vec::new(),
         };
-        Ok((status, printed, witness))
+        Ok((ended, printed, witness))
     }
 
     /// What is known before anything is run.
@@ -272,6 +307,7 @@ impl<'a> Recorder<'a> {
                 .as_ref()
                 .map(|layout| layout.real_store_dir.clone())
                 .filter(|real| real != Path::new(self.store_dir.as_str())),
+            temporary_directory: Some(env::temp_dir()),
             ..Evaluation::default()
         }
     }
@@ -322,6 +358,9 @@ impl<'a> Recorder<'a> {
                 traces_directory()?.join(file_name(root))
             }
         };
+        recorded.require_better(&file).map_err(|error| {
+            Failure::new(error).hint("name another place with --output, or remove that recording")
+        })?;
         recorded.write(&file).map_err(Failure::new)?;
         if self.output.is_none() {
             for root in recorded.recorded().roots.iter().skip(1) {
@@ -356,8 +395,12 @@ fn tell(text: &str) {
 }
 
 fn shown_words(command: &Command) -> Vec<String> {
+    words(command).iter().map(|word| word.to_string_lossy().into_owned()).collect()
+}
+
+fn words(command: &Command) -> Vec<OsString> {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
-    words.map(|word| word.to_string_lossy().into_owned()).collect()
+    words.map(OsStr::to_owned).collect()
 }
 
 /// The first line of what a program says when it is asked for its version.

@@ -3,7 +3,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, IsTerminal as _, Write};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -76,7 +76,38 @@ impl Sink {
             }
             Ok(metadata) if !metadata.is_file() => Ok(Self::Device(output.to_owned())),
             Ok(_) => Ok(Self::File(fs::canonicalize(output).map_err(failed(output))?)),
-            Err(_) => Ok(Self::File(output.to_owned())),
+            Err(_) => {
+                let directory = directory_of(output);
+                match directory.is_dir() {
+                    true => Ok(Self::File(output.to_owned())),
+                    false => Err(Failure::new(format!(
+                        "cannot write {}: there is no directory {}",
+                        output.display(),
+                        directory.display()
+                    ))),
+                }
+            }
+        }
+    }
+
+    /// Makes sure that it replaces none of the files that it is made from.
+    pub(crate) fn apart_from<'a>(
+        self,
+        inputs: impl IntoIterator<Item = &'a Path>,
+    ) -> std::result::Result<Self, Failure> {
+        let Self::File(output) = &self else { return Ok(self) };
+        let Ok(there) = fs::metadata(output) else { return Ok(self) };
+        let is_output = |input: &Path| {
+            let found = fs::metadata(input);
+            found.is_ok_and(|found| (found.dev(), found.ino()) == (there.dev(), there.ino()))
+        };
+        match inputs.into_iter().find(|input| is_output(input)) {
+            None => Ok(self),
+            Some(input) => Err(Failure::usage(format!(
+                "{} is read, and cannot be written at the same time",
+                input.display()
+            ))
+            .hint("name another file with -o")),
         }
     }
 
@@ -112,20 +143,26 @@ impl Sink {
     }
 }
 
+/// The directory that a file is in.
+fn directory_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
 /// Writes beside `path` and moves it there once it is whole and on the disk.
 fn into_file<T>(
     path: &Path,
     write: impl FnOnce(Box<dyn Write + Send>) -> Result<T>,
 ) -> std::result::Result<(T, Written), Failure> {
-    let directory = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
+    let directory = directory_of(path);
     let temporary = tempfile::Builder::new()
         .prefix(".ferry-")
         .permissions(fs::Permissions::from_mode(0o666))
         .tempfile_in(directory)
-        .map_err(failed(path))?;
+        // With a temporary file's name in it, which nobody knows.
+        .map_err(|error| failed(path)(error.kind().into()))?;
     unfinished::begin(temporary.path());
     let file: File = temporary.as_file().try_clone().map_err(failed(path))?;
     let report = write(Box::new(BufWriter::with_capacity(BUFFER, file)))?;
@@ -145,7 +182,9 @@ fn into_volumes<T>(
     write: impl FnOnce(Box<dyn Write + Send>) -> Result<T>,
 ) -> std::result::Result<(T, Written), Failure> {
     let begun = Box::new(|file: &Path| unfinished::begin(file));
-    let volumes = Arc::new(Mutex::new(VolumeWriter::new(file, limit, parity, begun)?));
+    // Only the numbers can be wrong.
+    let volumes = VolumeWriter::new(file, limit, parity, begun).map_err(Failure::usage)?;
+    let volumes = Arc::new(Mutex::new(volumes));
     let handle = Box::new(Shared(Arc::clone(&volumes)));
     let report = write(Box::new(BufWriter::with_capacity(BUFFER, handle)))?;
     let volumes = Arc::into_inner(volumes).and_then(|volumes| volumes.into_inner().ok());

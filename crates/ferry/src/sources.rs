@@ -4,20 +4,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ferry_bundle::{Bundle, BundleError};
-use ferry_cache::{BinaryCache, CacheAddress};
+use ferry_cache::{BinaryCache, CacheAddress, realised_in};
 use ferry_formats::StoreDir;
 use ferry_graph::{Explorer, Facts};
-use ferry_store::closure::{closure, unreferenced};
 use ferry_store::facts::{ReferencesGraph, StoreFacts, Trace, TraceDirectory, Unfinished};
 use ferry_store::local::{Layout, UnregisteredStore};
-use ferry_store::selection::Selection;
 use ferry_store::trust::TrustPolicy;
 use ferry_store::uri::{OpenStore, Purpose};
-use ferry_store::{NarRanges, Store};
+use ferry_store::{NarRanges, Store, Wanted};
 
 use crate::cli::Sources;
 use crate::context::Context;
 use crate::failure::Failure;
+use crate::installables::require_file;
 use crate::recording::traces_directory;
 
 /// The store that is asked where nothing is named.
@@ -35,8 +34,7 @@ pub(crate) enum OpenSource {
 impl OpenSource {
     /// Opens the store, bundle or cache with this address; a cache may be named as a directory.
     pub(crate) fn open(context: &Context, address: &str) -> Result<Self, Failure> {
-        let file = context.surroundings.working_directory.join(address);
-        if CacheAddress::is_one(address) || CacheAddress::is_directory(&file) {
+        if is_cache(context, address) {
             let parsed = cache_address(context, address)?;
             let cache = open_cache(context, address, &parsed, &context.store_dir()?)?;
             return Ok(Self::Cache(Box::new(cache)));
@@ -44,6 +42,7 @@ impl OpenSource {
         if let Some(file) = bundle_file(context, address) {
             return Ok(Self::Bundle(Box::new(Bundle::open(&file)?)));
         }
+        require_file(context, address)?;
         // Nothing is written to it.
         let trust = TrustPolicy::accept_all();
         context.open_store(address, Purpose::Read, trust, false, &[]).map(Self::Store)
@@ -118,6 +117,14 @@ impl OpenSource {
         Some(self.any_store()).filter(|_| !matches!(self, Self::Cache(_)))
     }
 
+    /// As a binary cache, if it is one.
+    pub(crate) fn cache(&self) -> Option<&BinaryCache> {
+        match self {
+            Self::Cache(cache) => Some(cache),
+            _ => None,
+        }
+    }
+
     /// As a store that can be copied from.
     pub(crate) fn any_store(&self) -> &dyn Store {
         match self {
@@ -148,6 +155,12 @@ impl OpenSource {
     }
 }
 
+/// Whether this names a binary cache by its address, or a directory with one.
+pub(crate) fn is_cache(context: &Context, place: &str) -> bool {
+    let directory = context.surroundings.working_directory.join(place);
+    CacheAddress::is_one(place) || CacheAddress::is_directory(&directory)
+}
+
 /// Where a binary cache is that is named by its address, or as a directory.
 pub(crate) fn cache_address(context: &Context, place: &str) -> Result<CacheAddress, Failure> {
     if CacheAddress::is_one(place) {
@@ -169,14 +182,11 @@ pub(crate) fn open_cache(
 }
 
 /// Everything that is in a store.
-pub(crate) fn everything(store: &dyn Store) -> Result<Selection, Failure> {
-    let paths = store.all_paths()?.ok_or_else(|| {
+pub(crate) fn everything(store: &dyn Store) -> Result<Wanted, Failure> {
+    Wanted::everything(store)?.ok_or_else(|| {
         Failure::new(format!("{} cannot list what is in it", store.describe()))
             .hint("name what to copy to `ferry copy`")
-    })?;
-    let infos = closure(store, &paths)?;
-    let all: Vec<_> = infos.values().cloned().collect();
-    Ok(Selection { roots: unreferenced(&all), infos })
+    })
 }
 
 /// The file of a bundle, if that is what an address names.
@@ -216,9 +226,24 @@ impl<'o> OpenSources<'o> {
 
     /// A graph to be filled from all of them.
     pub(crate) fn explorer(&self, context: &Context) -> Result<Explorer<'_>, Failure> {
+        self.explorer_realised_in(context, &[])
+    }
+
+    /// The same, with the paths that these caches know of outputs that have none before they are
+    /// built.
+    pub(crate) fn explorer_realised_in<'a>(
+        &'a self,
+        context: &Context,
+        caches: &[&'a BinaryCache],
+    ) -> Result<Explorer<'a>, Failure> {
         let mut explorer = Explorer::new(self.store_dir.clone());
         for store in &self.stores {
-            explorer.add_source(store.facts());
+            explorer.add_source(match (caches.is_empty(), store.store()) {
+                (false, Some(texts)) => {
+                    Box::new(realised_in(store.facts(), texts, caches.to_vec()))
+                }
+                _ => store.facts(),
+            });
         }
         for file in &self.options.references_graph {
             let graph = ReferencesGraph::read(file, &self.store_dir).map_err(Failure::new)?;

@@ -82,6 +82,11 @@ impl Layout {
         HEADER as u64 + stripe * (u64::from(self.leaf) + DIGEST as u64)
     }
 
+    /// How many leaves begin in a file of so many bytes.
+    pub(crate) fn leaves_in_file(&self, size: u64) -> u64 {
+        size.saturating_sub(HEADER as u64).div_ceil(u64::from(self.leaf) + DIGEST as u64)
+    }
+
     /// Size of the file of a volume.
     pub(crate) fn file_size(&self, number: u32) -> u64 {
         HEADER as u64 + self.length(number) + self.leaves(number) * DIGEST as u64

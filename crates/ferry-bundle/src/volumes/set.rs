@@ -14,6 +14,9 @@ use super::names::Names;
 use super::parity::{self, Shard};
 use crate::{BundleError, Result};
 
+/// So many bytes may be cut off from volumes that are there.
+const CUT_OFF: u64 = 1 << 30;
+
 /// The volumes of one bundle: those that are there.
 #[derive(Clone)]
 pub struct Volumes {
@@ -143,7 +146,11 @@ impl Volumes {
             known = files.iter().find_map(|path| siblings_header(path));
         }
         match (known, damaged) {
-            (Some((header, path)), _) => Ok(Some(Self::collect(header, &path, files))),
+            (Some((header, path)), _) => {
+                let volumes = Self::collect(header, &path, files);
+                volumes.check_claim()?;
+                Ok(Some(volumes))
+            }
             (None, Some((path, reason))) => Err(BundleError::Damaged {
                 bundle: path.display().to_string(),
                 offset: 0,
@@ -175,6 +182,22 @@ impl Volumes {
         let files = (1..=header.layout.all()).map(found).collect();
         let recovered = Mutex::new(BTreeMap::new());
         Self { inner: Arc::new(Inner { header, names, files, recovered }) }
+    }
+
+    /// Refuses a size of the bundle that the files cannot come near, however many are missing:
+    /// whoever reads all of it would be at it for ever.
+    fn check_claim(&self) -> Result<()> {
+        let files = self.inner.files.iter().filter_map(|found| found.file.as_ref());
+        let there: u64 = files.filter_map(|file| Some(file.metadata().ok()?.len())).sum();
+        let most = there.saturating_mul(MOST_VOLUMES.into()).saturating_add(CUT_OFF);
+        if self.bundle_size() <= most {
+            return Ok(());
+        }
+        let reason = format!(
+            "their headers say that it has {} bytes, and the files there have {there} together",
+            self.bundle_size()
+        );
+        Err(BundleError::Volumes { bundle: self.name(), reason })
     }
 
     /// What to call all of them together.
@@ -417,7 +440,11 @@ impl Inner {
             first = Some(reason.clone());
         }
         let mut root = Sha256::new();
-        for stripe in 0..self.layout().leaves(number) {
+        let size = file.metadata().map(|metadata| metadata.len()).unwrap_or(0);
+        let leaves = self.layout().leaves(number);
+        // Behind its end there is none.
+        let begun = self.layout().leaves_in_file(size).min(leaves);
+        for stripe in 0..begun {
             match self.stored(number, stripe) {
                 Ok(leaf) => root.update(leaf_digest(number, stripe, &leaf)),
                 Err(reason) => {
@@ -426,7 +453,10 @@ impl Inner {
                 }
             }
         }
-        let size = file.metadata().map(|metadata| metadata.len()).unwrap_or(0);
+        if begun < leaves {
+            pieces += leaves - begun;
+            first.get_or_insert_with(|| format!("it ends at offset {size}"));
+        }
         let root: [u8; DIGEST] = root.finalize().into();
         if first.is_none() && found.root != Some(root) {
             first = Some("its pieces do not have the digest in its header".to_owned());

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use proptest::prelude::*;
 use sha2::{Digest as _, Sha256};
 
-use super::header::{HEADER, capacity};
+use super::header::{HEADER, Header, capacity};
 use super::*;
 use crate::{BundleError, Result};
 
@@ -346,6 +346,44 @@ fn volumes_written_over_others_are_one_bundle_or_the_other_wherever_it_stops() {
             assert!(left.keys().all(|name| !name.starts_with('.')));
         }
     }
+}
+
+#[test]
+fn fewer_volumes_under_the_same_names_leave_none_of_the_others_behind() {
+    let files = Files::new(1300, 2, 2);
+    let fewer = Files::new(300, 2, 0);
+    assert!(files.files.len() > fewer.files.len());
+    files.write("b.900.ferry", b"not a volume");
+    fewer.write_to(files.directory.path());
+    let mut expected = fewer.files.clone();
+    expected.insert("b.900.ferry".to_owned(), b"not a volume".to_vec());
+    assert_eq!(read_all(files.directory.path()), expected);
+}
+
+#[test]
+fn a_size_that_no_volumes_could_have_is_refused() {
+    let files = Files::new(300, 2, 0);
+    let mut header = Header::decode(&files.files["b.001.ferry"][..HEADER]).unwrap();
+    let leaf = u64::from(header.layout.leaf);
+    header.layout.capacity = (1 << 59) / leaf * leaf;
+    header.layout.size = header.layout.capacity;
+    header.layout.data = 1;
+    header.number = 1;
+    for name in files.names() {
+        fs::remove_file(files.path(&name)).unwrap();
+    }
+    files.write("b.001.ferry", &header.encode());
+    let error = Volumes::find(&[files.path("b.001.ferry")]).err().unwrap().to_string();
+    assert!(error.contains("has 576460752303423488 bytes"), "{error}");
+    // Such as may be there, and are not, are counted and not looked for one by one.
+    header.layout.capacity = 1 << 29;
+    header.layout.size = header.layout.capacity;
+    files.write("b.001.ferry", &header.encode());
+    let volumes = files.find("b.001.ferry").unwrap();
+    let checked = volumes.check();
+    let condition = &checked.first().unwrap().condition;
+    let Condition::Damaged { pieces, .. } = condition else { panic!("{condition:?}") };
+    assert_eq!(*pieces, (1 << 29) / leaf);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Writing a bundle in volumes: beside their places, and moved there when all are whole.
 
 use std::fs::{self, File, Permissions};
-use std::io::{self, BufWriter, Seek as _, SeekFrom, Write};
+use std::io::{self, BufWriter, Read as _, Seek as _, SeekFrom, Write};
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -161,8 +161,27 @@ impl VolumeWriter {
             files.push(file);
         }
         directory.sync_all()?;
+        self.remove_replaced(layout.all())?;
         let size = (1..=layout.all()).map(|number| layout.file_size(number)).sum();
         Ok(VolumesReport { files, parity: layout.parity, size })
+    }
+
+    /// Removes what is left of volumes that stood under these names before, if they were more: they
+    /// are of no use without the others, and would be taken for some of this bundle.
+    fn remove_replaced(&self, last: u32) -> io::Result<()> {
+        for number in last + 1..=MOST_VOLUMES {
+            let file = self.names.volume(number);
+            let mut start = Vec::new();
+            match File::open(&file) {
+                Ok(opened) => opened.take(HEADER as u64).read_to_end(&mut start)?,
+                Err(_) => return Ok(()),
+            };
+            match Header::decode(&start) {
+                Ok(header) if header.number == number => fs::remove_file(&file)?,
+                _ => return Ok(()),
+            }
+        }
+        Ok(())
     }
 
     fn add_parity(&mut self, layout: &Layout) -> io::Result<Vec<Written>> {

@@ -52,7 +52,7 @@ impl Receiver {
     /// Loads everything in a bundle.
     pub(crate) fn load(&self, bundle: &[u8]) -> Result<CopyReport> {
         let bundle = open(bundle)?;
-        let offered =
+        let offered: BTreeMap<_, _> =
             bundle.path_infos().iter().map(|info| (info.path.clone(), info.clone())).collect();
         copy(&bundle, &self.store, offered, &[], &Silent)
     }

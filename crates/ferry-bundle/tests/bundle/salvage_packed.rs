@@ -1,7 +1,7 @@
 //! What is intact comes out of a damaged bundle that was packed against something: against earlier
 //! parts of it, and against what the other side has.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::ops::Range;
@@ -223,7 +223,7 @@ fn written_again(salvage: &Salvage, level: i32, base: Option<DerivationBase>) ->
     let writer =
         BundleWriter::new(sink.clone(), "test".to_owned(), salvage.store_dir().clone(), options);
     let infos = salvage.path_infos().iter().map(|info| (info.path.clone(), info.clone()));
-    copy(salvage, &writer, infos.collect(), &[], &Silent).unwrap();
+    copy(salvage, &writer, infos.collect::<BTreeMap<_, _>>(), &[], &Silent).unwrap();
     sink.take()
 }
 
@@ -277,7 +277,7 @@ fn of_a_damaged_thin_bundle_what_is_left_can_be_read() {
         let directory = salvage.store_dir().clone();
         let writer = BundleWriter::new(sink.clone(), "test".to_owned(), directory, options);
         let infos = salvage.path_infos().iter().map(|info| (info.path.clone(), info.clone()));
-        copy(&salvage, &writer, infos.collect(), &[], &Silent).unwrap();
+        copy(&salvage, &writer, infos.collect::<BTreeMap<_, _>>(), &[], &Silent).unwrap();
         let report = crate::receiver::verify(&sink.take()).unwrap();
         assert_eq!(report.copied.added, salvage.path_infos().len(), "{cut}");
     }

@@ -4,6 +4,7 @@
 use ferry_formats::{NarHash, PathInfo, StoreDir, StorePath};
 use ferry_store::progress::Silent;
 use ferry_store::{Error, NarVisitor, Result, Store, copy};
+use std::collections::BTreeMap;
 
 use crate::objects::{Memory, Object, any_path};
 use crate::receiver::Receiver;
@@ -71,7 +72,7 @@ fn a_path_that_nobody_has_asked_for_is_not_taken_in() {
         |_: &PathInfo, visit: &mut NarVisitor<'_>| visit(&other.info, &mut other.nar.as_slice());
     let receiver = Receiver::new();
     let source = Unreliable { store: &memory, trick: &trick };
-    let offered = [(wanted.path().clone(), wanted.info.clone())].into();
+    let offered = BTreeMap::from([(wanted.path().clone(), wanted.info.clone())]);
     let error = copy(&source, &receiver.store, offered, &[], &Silent).unwrap_err();
     assert!(error.to_string().contains(&other.rendered()), "{error}");
     assert_eq!(receiver.valid(&[other.path().clone()]), []);
@@ -83,7 +84,7 @@ fn what_refers_to_something_that_is_taken_away_meanwhile_does_not_become_valid()
     let above = output("above", &[below.path()]);
     let memory = Memory::of(&[below.clone(), above.clone()]);
     let receiver = Receiver::new();
-    let first = [(below.path().clone(), below.info.clone())].into();
+    let first = BTreeMap::from([(below.path().clone(), below.info.clone())]);
     copy(&memory, &receiver.store, first, &[], &Silent).unwrap();
     let database = receiver.store.layout().state_dir.join("db/db.sqlite");
     // As who ignores what keeps it alive.
@@ -93,7 +94,7 @@ fn what_refers_to_something_that_is_taken_away_meanwhile_does_not_become_valid()
         Ok(())
     };
     let source = Unreliable { store: &memory, trick: &trick };
-    let second = [(above.path().clone(), above.info.clone())].into();
+    let second = BTreeMap::from([(above.path().clone(), above.info.clone())]);
     let error = copy(&source, &receiver.store, second, &[], &Silent).unwrap_err();
     assert!(error.to_string().contains(&below.rendered()), "{error}");
     assert_eq!(receiver.valid(&[above.path().clone()]), []);

@@ -1,5 +1,7 @@
 //! Addresses of buckets: `s3://BUCKET[/PREFIX][?PARAMETERS]`, with Nix's parameters.
 
+use std::ops::RangeInclusive;
+
 use ferry_store::http::Uri;
 use percent_encoding::percent_decode_str;
 
@@ -19,7 +21,14 @@ pub(crate) struct BucketAddress {
     scheme: Option<String>,
     style: Style,
     pub(crate) storage_class: Option<String>,
+    /// Bytes to a part of a large file.
+    pub(crate) part_size: Option<u64>,
+    /// What is larger goes in parts, in bytes.
+    pub(crate) in_parts_above: Option<u64>,
 }
+
+/// Sizes of parts, and of what need not be in parts, that S3 takes.
+const PARTS: RangeInclusive<u64> = 5 << 20..=5 << 30;
 
 /// Whether the bucket stands in the host of a URL, or in its path.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -74,8 +83,12 @@ impl BucketAddress {
                 }
             }
             "storage-class" => self.storage_class = given(),
-            // Here each file goes the way that its size asks for.
-            "multipart-upload" | "multipart-chunk-size" | "multipart-threshold" | "buffer-size" => {
+            "multipart-chunk-size" | "buffer-size" => self.part_size = Some(bytes(name, value)?),
+            "multipart-threshold" => self.in_parts_above = Some(bytes(name, value)?),
+            "multipart-upload" if matches!(value, "true" | "yes" | "1") => {}
+            "multipart-upload" => {
+                let reason = "large files always go in parts: raise `multipart-threshold`";
+                return Err(format!("`multipart-upload={value}`: {reason}"));
             }
             _ => return Ok(false),
         }
@@ -146,6 +159,12 @@ impl BucketAddress {
     }
 }
 
+fn bytes(name: &str, value: &str) -> Result<u64, String> {
+    value.parse().ok().filter(|bytes| PARTS.contains(bytes)).ok_or_else(|| {
+        format!("`{name}={value}` is no number of bytes from {} to {}", PARTS.start(), PARTS.end())
+    })
+}
+
 /// A region is a part of a host name, and of what is signed.
 fn region(value: &str) -> Result<Option<String>, String> {
     match value.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') {
@@ -200,6 +219,10 @@ mod tests {
             ("addressing-style", "odd"),
             ("region", "a/b"),
             ("region", "evil.example.org#"),
+            ("multipart-upload", "false"),
+            ("multipart-chunk-size", "100"),
+            ("buffer-size", "5 MiB"),
+            ("multipart-threshold", "6000000000"),
         ] {
             assert!(address("b", &[(name, value)]).is_err(), "{name}={value}");
         }

@@ -4,21 +4,21 @@
 //! thread that makes it, on a runtime that has nothing but a clock.
 
 mod address;
+mod credentials;
 mod problem;
 mod transport;
 mod upload;
 
 use std::future::Future;
 use std::io::{self, Read};
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use ferry_store::http::{HttpClient, HttpError, HttpOptions, S3Credentials};
+use ferry_store::http::{HttpError, HttpOptions, S3Credentials};
 use ferry_store::message::{beginning, harmless};
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
-use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::aws::{AmazonS3, AmazonS3Builder};
 use object_store::list::{PaginatedListOptions, PaginatedListStore as _};
 use object_store::path::Path as Key;
 use object_store::{
@@ -33,8 +33,9 @@ use crate::directory::PREFIX as OWN;
 use crate::place::{CACHE_INFO, Listed};
 
 pub(crate) use address::BucketAddress;
+use credentials::{NoCredentials, with_credentials};
 use transport::{Long, Transport};
-use upload::Slots;
+use upload::{PART, Slots};
 
 /// A bucket, or what is below one name in it.
 pub(crate) struct Bucket {
@@ -45,17 +46,22 @@ pub(crate) struct Bucket {
     /// What stands in front of the names of all files.
     prefix: String,
     storage_class: Option<String>,
+    /// Bytes to a part of a file, and how large a file may be that goes in one piece.
+    part_size: u64,
+    in_parts_above: u64,
     connections: usize,
     slots: Slots,
 }
 
 impl Bucket {
-    /// Nothing is connected to yet.
+    /// Nothing is connected to yet, but where the machine itself may have keys.
     pub(crate) fn new(address: &BucketAddress, options: &HttpOptions) -> Result<Self, CacheError> {
         let bad = |reason: String| CacheError::BadAddress { address: address.shown(), reason };
         let region = options.s3.region.as_deref();
         let url = address.url(region).map_err(bad)?;
-        let transport = Transport(Arc::new(HttpClient::new(options)?));
+        let server = url.parse().map_err(|_| bad(format!("`{url}` is no URL")))?;
+        let transport = Transport::new(options, &server)?;
+        let near = transport.near.clone();
         // Requests are tried again by the transport. This is for an answer that breaks off in the
         // middle of a file, which goes on from there.
         let retry = RetryConfig {
@@ -79,18 +85,40 @@ impl Bucket {
             .with_disable_bulk_delete(true)
             .with_http_connector(transport)
             .with_retry(retry);
-        let store = with_credentials(builder, &options.s3.credentials)
-            .build()
-            .map_err(|error| bad(harmless(&error.to_string())))?;
-        Ok(Self {
-            store,
+        let build = |builder: AmazonS3Builder| {
+            builder.build().map_err(|error| bad(harmless(&error.to_string())))
+        };
+        let credentials = &options.s3.credentials;
+        let store = with_credentials(builder.clone(), credentials, &near).map_err(bad)?;
+        let mut bucket = Self {
+            store: build(store)?,
             shown: address.shown(),
             url,
             prefix: address.prefix().to_owned(),
             storage_class: address.storage_class.clone(),
+            part_size: address.part_size.unwrap_or(PART),
+            in_parts_above: address.in_parts_above.or(address.part_size).unwrap_or(PART),
             connections: options.connections.max(1),
             slots: Slots::new(),
-        })
+        };
+        if matches!(credentials, S3Credentials::Instance { .. }) && !bucket.has_role()? {
+            bucket.store = build(builder.with_skip_signature(true))?;
+        }
+        Ok(bucket)
+    }
+
+    /// Whether the machine has a role, and so keys.
+    fn has_role(&self) -> Result<bool, CacheError> {
+        let asked = runtime()
+            .map_err(|error| self.failed("", &error))?
+            .block_on(self.store.credentials().get_credential());
+        match asked {
+            Ok(_) => Ok(true),
+            Err(error) => match transport::credentials(&error) {
+                Some(NoCredentials { status: Some(404), .. }) => Ok(false),
+                _ => Err(self.understand("", &error)),
+            },
+        }
     }
 
     pub(crate) fn shown(&self) -> &str {
@@ -225,10 +253,20 @@ impl Bucket {
         request: impl Future<Output = object_store::Result<T>>,
     ) -> Result<T, CacheError> {
         let runtime = runtime().map_err(|error| self.failed(name, &error))?;
-        runtime.block_on(request).map_err(|error| match transport::carried(&error) {
-            Some(error) => problem::understand(error),
-            None => self.failed(name, &error),
-        })
+        runtime.block_on(request).map_err(|error| self.understand(name, &error))
+    }
+
+    /// What went wrong with a request about a file.
+    fn understand(&self, name: &str, error: &object_store::Error) -> CacheError {
+        if let Some(error) = transport::carried(error) {
+            return problem::understand(error);
+        }
+        match transport::credentials(error) {
+            Some(NoCredentials { reason, .. }) => {
+                CacheError::NoCredentials { cache: self.shown.clone(), reason }
+            }
+            None => self.failed(name, error),
+        }
     }
 
     fn failed(&self, name: &str, error: &dyn std::error::Error) -> CacheError {
@@ -250,36 +288,6 @@ fn present<T>(found: Result<T, CacheError>, name: &str) -> Result<Option<T>, Cac
         Ok(found) => Ok(Some(found)),
         Err(error) if problem::is_absent(&error, name == CACHE_INFO) => Ok(None),
         Err(error) => Err(error),
-    }
-}
-
-fn with_credentials(builder: AmazonS3Builder, credentials: &S3Credentials) -> AmazonS3Builder {
-    use AmazonS3ConfigKey as Config;
-    match credentials {
-        S3Credentials::Keys { access_key_id, secret_access_key, session_token } => {
-            let builder =
-                builder.with_access_key_id(access_key_id).with_secret_access_key(secret_access_key);
-            match session_token {
-                Some(token) => builder.with_token(token),
-                None => builder,
-            }
-        }
-        S3Credentials::WebIdentity { token_file, role, session_name } => {
-            let builder = builder
-                .with_config(Config::WebIdentityTokenFile, token_file.to_string_lossy())
-                .with_config(Config::RoleArn, role);
-            match session_name {
-                Some(name) => builder.with_config(Config::RoleSessionName, name),
-                None => builder,
-            }
-        }
-        S3Credentials::Task { relative_uri } => {
-            builder.with_config(Config::ContainerCredentialsRelativeUri, relative_uri)
-        }
-        S3Credentials::Pod { uri, token_file } => builder
-            .with_config(Config::ContainerCredentialsFullUri, uri)
-            .with_config(Config::ContainerAuthorizationTokenFile, token_file.to_string_lossy()),
-        _ => builder.with_skip_signature(true),
     }
 }
 

@@ -6,14 +6,16 @@
 
 use std::future::poll_fn;
 use std::io::Read;
+use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll};
-use std::{error, fmt};
+use std::time::Duration;
+use std::{error, fmt, iter};
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use ferry_store::http::{Exchange, HttpClient, HttpError, Method, Response};
+use ferry_store::http::{Exchange, HttpClient, HttpError, HttpOptions, Method, Response, Uri};
 use http_body::{Body, Frame};
 use object_store::client::{
     HttpClient as Client, HttpConnector, HttpError as ClientError, HttpErrorKind, HttpRequest,
@@ -21,6 +23,7 @@ use object_store::client::{
 };
 use object_store::{ClientOptions, HeaderValue};
 
+use super::credentials::NoCredentials;
 use super::problem;
 
 /// Marks a request whose answer may be of any length, and take any time.
@@ -33,9 +36,49 @@ const MAX_ANSWER: u64 = 16 << 20;
 /// How much of an answer is read at a time.
 const CHUNK: u64 = 128 << 10;
 
+/// How long the host of a virtual machine or of a container may take: it is near, or not there.
+const NEAR: Duration = Duration::from_secs(5);
+
 /// Sends requests.
 #[derive(Clone)]
-pub(super) struct Transport(pub(super) Arc<HttpClient>);
+pub(super) struct Transport {
+    client: HttpClient,
+    /// Asks the host of a virtual machine or of a container, through no proxy.
+    pub(super) near: HttpClient,
+    /// Where the bucket is. Whoever else is asked, it is for keys.
+    server: Server,
+}
+
+impl Transport {
+    pub(super) fn new(options: &HttpOptions, bucket: &Uri) -> Result<Self, HttpError> {
+        let mut near = options.clone();
+        near.proxy = None;
+        near.retries = near.retries.min(2);
+        near.timeouts.connect = near.timeouts.connect.min(NEAR);
+        near.timeouts.read = near.timeouts.read.min(NEAR);
+        Ok(Self {
+            client: HttpClient::new(options)?,
+            near: HttpClient::new(&near)?,
+            server: Server::of(bucket),
+        })
+    }
+}
+
+/// A server: the port written out, and the host in one way.
+#[derive(Clone, PartialEq, Eq)]
+struct Server {
+    host: String,
+    port: u16,
+}
+
+impl Server {
+    fn of(uri: &Uri) -> Self {
+        let host = uri.host().unwrap_or_default().to_ascii_lowercase();
+        let address = host.trim_matches(['[', ']']).parse().map(|ip: IpAddr| ip.to_string());
+        let usual = if uri.scheme_str() == Some("https") { 443 } else { 80 };
+        Self { host: address.unwrap_or(host), port: uri.port_u16().unwrap_or(usual) }
+    }
+}
 
 impl fmt::Debug for Transport {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -65,7 +108,18 @@ impl HttpService for Transport {
             is_short: !is_long && parts.method != Method::PUT,
             explain: problem::explain,
         };
-        let response = self.0.exchange(exchange).map_err(carry)?;
+        let response = match self.server == Server::of(&parts.uri) {
+            true => self.client.exchange(exchange).map_err(carry)?,
+            // What is not there, or denied, is the keys, and no file of the bucket.
+            false => {
+                let is_near = parts.uri.scheme_str() == Some("http");
+                let client = if is_near { &self.near } else { &self.client };
+                client.exchange(exchange).map_err(|error| {
+                    let (reason, status) = (error.to_string(), error.status());
+                    ClientError::new(HttpErrorKind::Unknown, NoCredentials { reason, status })
+                })?
+            }
+        };
         let (mut head, reader) = response.into_parts();
         let has_length = head.headers.contains_key("content-length");
         let reader = Answer {
@@ -173,16 +227,21 @@ fn carry(error: HttpError) -> ClientError {
     ClientError::new(HttpErrorKind::Unknown, Carried(Mutex::new(Some(error))))
 }
 
+/// Why there are no keys, if that is what an error is about.
+pub(super) fn credentials(error: &(dyn error::Error + 'static)) -> Option<NoCredentials> {
+    causes(error).find_map(|error| error.downcast_ref().cloned())
+}
+
+fn causes<'a>(
+    error: &'a (dyn error::Error + 'static),
+) -> impl Iterator<Item = &'a (dyn error::Error + 'static)> {
+    iter::successors(Some(error), |error| error.source())
+}
+
 /// The failure that an error carries, if it is one of ours.
 pub(super) fn carried(error: &(dyn error::Error + 'static)) -> Option<HttpError> {
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        if let Some(Carried(carried)) = error.downcast_ref() {
-            return carried.lock().unwrap_or_else(PoisonError::into_inner).take();
-        }
-        cause = error.source();
-    }
-    None
+    let Carried(carried) = causes(error).find_map(|error| error.downcast_ref())?;
+    carried.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
 impl fmt::Debug for Carried {

@@ -18,9 +18,9 @@ use object_store::{
 use super::Bucket;
 use crate::CacheError;
 
-/// Bytes to a part: between 5 MiB and 5 GiB. All are of one size, as some servers want it. What is
-/// no larger goes in one piece.
-const PART: u64 = 8 << 20;
+/// Bytes to a part, unless an address says otherwise. All are of one size, as some servers want it.
+/// What is no larger goes in one piece.
+pub(super) const PART: u64 = 8 << 20;
 /// There are no more parts than this.
 const MAX_PARTS: u64 = 10_000;
 /// How many parts of a file are under way at a time.
@@ -79,7 +79,7 @@ impl Bucket {
         let reading = || CacheError::io("read", file.display());
         let open = File::open(file).map_err(reading())?;
         let size = open.metadata().map_err(reading())?.len();
-        if size <= PART {
+        if size <= self.in_parts_above {
             let _slot = self.slots.wait_for(size);
             let bytes = fs::read(file).map_err(reading())?;
             let options = PutOptions { attributes, ..PutOptions::default() };
@@ -115,7 +115,7 @@ impl Bucket {
         file: &File,
         size: u64,
     ) -> Result<Vec<PartId>, CacheError> {
-        let part = PART.max(size.div_ceil(MAX_PARTS));
+        let part = self.part_size.max(size.div_ceil(MAX_PARTS));
         let count = usize::try_from(size.div_ceil(part)).unwrap_or(usize::MAX);
         let numbers: Vec<usize> = (0..count).collect();
         in_parallel(&numbers, PARTS_AT_A_TIME, |number| {

@@ -14,13 +14,11 @@ use crate::place::{CACHE_INFO, Place};
 use crate::{BinaryCache, CacheError, directory, pending};
 
 /// What of the cache's description is no `NAME: VALUE`.
-pub(super) fn cache_info(cache: &BinaryCache) -> Result<Vec<Fault>, CacheError> {
-    let text = cache.place.get(CACHE_INFO)?.unwrap_or_default();
-    let text = String::from_utf8_lossy(&text);
+pub(super) fn cache_info(cache: &BinaryCache) -> Vec<Fault> {
+    let text = String::from_utf8_lossy(cache.checked.get().map_or(&[], Vec::as_slice));
     let bad = text.lines().filter(|line| !line.trim().is_empty() && !line.contains(": "));
-    Ok(bad
-        .map(|line| fault(FaultKind::BadCacheInfo, CACHE_INFO, format!("`{}`", harmless(line))))
-        .collect())
+    bad.map(|line| fault(FaultKind::BadCacheInfo, CACHE_INFO, format!("`{}`", harmless(line))))
+        .collect()
 }
 
 /// NARs and listings that no narinfo names, and what writers have left that are no more.

@@ -97,6 +97,7 @@ impl VerifyReport {
 struct Run<'a> {
     cache: &'a BinaryCache,
     options: &'a VerifyOptions,
+    state: Option<&'a VerifyState>,
     progress: &'a dyn Progress,
     names: Names,
     report: VerifyReport,
@@ -131,19 +132,20 @@ impl BinaryCache {
         let mut run = Run {
             cache: self,
             options,
+            state,
             progress,
             names,
             report: VerifyReport::default(),
             files: BTreeSet::new(),
             to_read: Vec::new(),
         };
-        run.report.faults.extend(leftovers::cache_info(self)?);
+        run.report.faults.extend(leftovers::cache_info(self));
         if options.roots.is_empty() && matches!(run.names, Names::Listed(_)) {
             run.everything()?;
         } else {
             run.below_roots()?;
         }
-        run.data(state)?;
+        run.data()?;
         let mut report = run.report;
         // What the structure has shown already is found again where the data is read.
         report.faults.sort();
@@ -244,7 +246,7 @@ impl Run<'_> {
         files: &[Listed],
         each: &mut dyn FnMut(&str, Option<&Narinfo>),
     ) -> Result<(), CacheError> {
-        let Self { cache, options, progress, names, report, files: counted, to_read } = self;
+        let Self { cache, options, state, progress, names, report, files: counted, to_read } = self;
         let size = files.iter().map(|file| file.size).sum();
         progress.begin("checking", files.len() as u64, size);
         let look = Look { cache, names, trust: &options.trust };
@@ -272,7 +274,11 @@ impl Run<'_> {
                 let size = narinfo.info.nar_size;
                 report.nar_size = report.nar_size.saturating_add(size);
                 if has_nar && options.data.holds(&narinfo.info.path) {
-                    to_read.push((name, size));
+                    let record = Record::new(&name, &narinfo, names.file(&narinfo.url));
+                    match state.is_some_and(|state| state.has(&record, options.again_after)) {
+                        true => report.nars_read_before += 1,
+                        false => to_read.push((name, size)),
+                    }
                 }
                 let file = names.file(&narinfo.url).map(|(size, _)| size).or(narinfo.file_size);
                 if counted.insert(narinfo.url) {
@@ -286,8 +292,8 @@ impl Run<'_> {
     }
 
     /// Reads NARs.
-    fn data(&mut self, state: Option<&VerifyState>) -> Result<(), CacheError> {
-        let (cache, options, progress) = (self.cache, self.options, self.progress);
+    fn data(&mut self) -> Result<(), CacheError> {
+        let (cache, progress, state) = (self.cache, self.progress, self.state);
         let total = self.to_read.iter().fold(0_u64, |sum, (_, size)| sum.saturating_add(*size));
         let files: Vec<Listed> = std::mem::take(&mut self.to_read)
             .into_iter()
@@ -306,24 +312,12 @@ impl Run<'_> {
                 let Ok(found) = found else { return Ok(None) };
                 let narinfo = found.narinfo;
                 let record = Record::new(&file.name, &narinfo, names.file(&narinfo.url));
-                let read_before =
-                    state.is_some_and(|state| state.has(&record, options.again_after));
-                let faults = match read_before {
-                    true => None,
-                    false => Some(read(cache, names, &narinfo, progress)?),
-                };
-                if read_before {
-                    progress.bytes(narinfo.info.nar_size);
-                }
+                let faults = read(cache, names, &narinfo, progress)?;
                 progress.path(&narinfo.info.path);
                 Ok(Some((record, narinfo.info.nar_size, faults)))
             },
             |outcome| {
                 let Some((record, size, faults)) = outcome else { return Ok(()) };
-                let Some(faults) = faults else {
-                    report.nars_read_before += 1;
-                    return Ok(());
-                };
                 report.nars_read += 1;
                 report.nar_size_read = report.nar_size_read.saturating_add(size);
                 if let (true, Some(state)) = (faults.is_empty(), state) {

@@ -1,6 +1,7 @@
 //! Servers that are slow, break off, send people elsewhere, or send far too much: every one an
 //! error that says so, and nothing that is wrong becomes valid.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
@@ -240,7 +241,7 @@ fn a_bomb_is_not_read_to_its_end_whatever_it_is_packed_with() {
         let origin = serve(&directory);
         for place in [address(&directory, ""), origin.url()] {
             let root = tempfile::tempdir().unwrap();
-            let infos = [(little_info.path.clone(), little_info.clone())].into();
+            let infos = BTreeMap::from([(little_info.path.clone(), little_info.clone())]);
             let error = copy(&open(&place), &new_store(root.path()), infos, &[], &Silent);
             let error = error.unwrap_err().to_string();
             let size = little_info.nar_size;

@@ -78,6 +78,29 @@ fn a_large_file_goes_in_parts_and_none_of_them_is_left() {
 }
 
 #[test]
+fn an_address_says_how_large_parts_are_and_what_goes_in_some() {
+    let Some(server) = S3Server::start() else { return };
+    server.bucket("cache");
+    let mut objects = Objects::new();
+    objects.add("large", &noise(11 << 20), &[]);
+    let relay = Relay::start(server.address());
+    for (parameters, parts) in [
+        ("multipart-upload=true", 2),
+        ("multipart-chunk-size=5242880", 3),
+        ("buffer-size=5242880&multipart-threshold=5242880", 3),
+        ("multipart-threshold=20971520", 0),
+    ] {
+        fs::remove_dir_all(server.bucket("cache")).unwrap();
+        server.bucket("cache");
+        let text = format!("s3://cache?endpoint={}&compression=none&{parameters}", relay.url());
+        copy_all(&objects.store(), &open(&text)).unwrap();
+        let requests = relay.take_requests();
+        let put = requests.iter().filter(|request| request.contains("partNumber="));
+        assert_eq!(put.count(), parts, "{parameters}: {requests:#?}");
+    }
+}
+
+#[test]
 fn who_asks_with_a_wrong_secret_or_none_is_told_so_and_no_secret_is_shown() {
     let Some(server) = S3Server::with_keys(KEY.0, KEY.1) else { return };
     let bucket = server.bucket("cache");

@@ -11,6 +11,7 @@
 mod asking;
 mod support;
 
+mod again;
 mod bad_servers;
 mod bucket;
 mod damage;

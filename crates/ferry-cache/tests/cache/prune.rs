@@ -277,6 +277,34 @@ fn parts_do_together_what_one_does_alone() {
 }
 
 #[test]
+fn a_nar_that_was_found_before_a_sweep_and_is_taken_after_another_look_gets_no_narinfo() {
+    let objects = chain();
+    let store = objects.store();
+    let whole = cache_of(&objects);
+    // Old NARs that nothing refers to: a sweep takes them all, whenever it comes.
+    for at in (0..30).step_by(3) {
+        let cache = tempfile::tempdir().unwrap();
+        let cache = cache.path();
+        for (name, bytes) in files(whole.path()) {
+            if !name.ends_with(".narinfo") {
+                fs::create_dir_all(cache.join(&name).parent().unwrap()).unwrap();
+                fs::write(cache.join(name), bytes).unwrap();
+            }
+        }
+        let pruned = Cell::new(false);
+        let before = |read| {
+            if read == at && !pruned.replace(true) {
+                prune(cache, &[], NOW).unwrap();
+            }
+            Ok(())
+        };
+        let hooked = Hooked { store: &store, before: Box::new(before) };
+        copy_all(&hooked, &open(&address(cache, "compression=zstd"))).unwrap();
+        assert_eq!(count_whole(cache), 30, "{at}");
+    }
+}
+
+#[test]
 fn a_writer_puts_again_what_is_taken_away_under_its_hands() {
     let objects = chain();
     let store = objects.store();

@@ -3,10 +3,12 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 
-use ferry_cache::FaultKind;
+use ferry_cache::{FaultKind, ReadData, VerifyOptions};
 use ferry_formats::{ContentAddress, NarHash, NixHash, StoreDir, narinfo};
+use ferry_store::progress::Silent;
 use ferry_test_world::{NixVersion, World};
 
+use crate::support::{open, serve};
 use crate::verify::{Cache, kinds, nowhere};
 
 /// A hash of something else.
@@ -355,4 +357,23 @@ fn every_kind_of_fault_there_is_has_its_damage() {
     // That needs a path to be asked for.
     let all: BTreeSet<&str> = all.filter(|name| *name != "missing-path").collect();
     assert_eq!(found, all);
+}
+
+#[test]
+fn over_the_web_a_nar_that_is_too_long_is_one_fault_among_others() {
+    let cache = Cache::new("compression=none");
+    let (long, bad) = (cache.nar(&cache.bottom), cache.nar(&cache.top));
+    let mut bytes = fs::read(&long).unwrap();
+    bytes.extend([0; 100]);
+    fs::write(&long, &bytes).unwrap();
+    let mut bytes = fs::read(&bad).unwrap();
+    bytes[100] ^= 1;
+    fs::write(&bad, &bytes).unwrap();
+    let roots = vec![cache.top.clone()];
+    let options = VerifyOptions { roots, data: ReadData::Everything, ..cache.options() };
+    let origin = serve(cache.directory.path());
+    let report = open(&origin.url()).verify(&options, None, &Silent).unwrap();
+    let expected = ["wrong-file-hash", "wrong-file-size", "wrong-nar-hash", "wrong-nar-size"];
+    assert_eq!(kinds(&report), BTreeSet::from(expected), "{:?}", report.faults);
+    assert_eq!(kinds(&report), kinds(&cache.verify_data()));
 }

@@ -40,6 +40,21 @@ pub trait Outside {
     /// # Errors
     /// When the file cannot be read.
     fn have(&mut self, file: &str, explorer: &mut Explorer<'_>) -> Result<NodeSet, FactsError>;
+
+    /// Those of `nodes` that an inventory file has, which it may know without listing any.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    fn had(
+        &mut self,
+        file: &str,
+        nodes: &NodeSet,
+        explorer: &mut Explorer<'_>,
+    ) -> Result<NodeSet, FactsError> {
+        let mut had = self.have(file, explorer)?;
+        had.intersect_with(nodes);
+        Ok(had)
+    }
 }
 
 impl Program {
@@ -86,6 +101,13 @@ enum Slot<'p> {
     /// One that nobody has used.
     Delayed(&'p Expression),
     Known(NodeSet),
+}
+
+/// An inventory, and where a query names it.
+struct InventoryUsed<'p> {
+    file: &'p str,
+    expression: &'p Expression,
+    source: usize,
 }
 
 impl<'p> Frame<'p> {
@@ -205,9 +227,21 @@ impl<'p, 'x, 'e> Evaluation<'p, 'x, 'e> {
         rest: &'p [(Operator, Expression)],
         frame: &mut Frame<'p>,
     ) -> Answer {
-        let mut nodes = self.expression(first, frame)?;
+        let (mut nodes, rest) = match (self.inventory(first, frame), rest) {
+            // `have(file) & x`
+            (Some(inventory), [(Operator::Intersection, right), rest @ ..]) => {
+                let right = self.expression(right, frame)?;
+                (self.had(inventory, &right)?, rest)
+            }
+            _ => (self.expression(first, frame)?, rest),
+        };
         for (operator, right) in rest {
-            let right = self.expression(right, frame)?;
+            let right = match (operator, self.inventory(right, frame)) {
+                (Operator::Difference | Operator::Intersection, Some(inventory)) => {
+                    self.had(inventory, &nodes)?
+                }
+                _ => self.expression(right, frame)?,
+            };
             match operator {
                 Operator::Union => nodes.union_with(&right),
                 Operator::Difference => nodes.difference_with(&right),
@@ -215,6 +249,42 @@ impl<'p, 'x, 'e> Evaluation<'p, 'x, 'e> {
             }
         }
         Ok(nodes)
+    }
+
+    /// Whether this is `have(file)`, under whatever name: it is asked about what is at hand, and
+    /// need not list anything.
+    fn inventory(
+        &self,
+        expression: &'p Expression,
+        frame: &Frame<'p>,
+    ) -> Option<InventoryUsed<'p>> {
+        match &expression.node {
+            Node::Builtin { function, arguments } if function.id == Id::Have => {
+                match arguments.as_slice() {
+                    [Argument::Place(file)] => {
+                        Some(InventoryUsed { file, expression, source: frame.source })
+                    }
+                    _ => None,
+                }
+            }
+            Node::Local(slot) => match frame.slots.get(*slot) {
+                Some(Slot::Delayed(value)) => self.inventory(value, frame),
+                _ => None,
+            },
+            Node::Value(number) => {
+                let body = self.program.values.get(*number)?;
+                self.inventory(&body.expression, &Frame::new(body, Vec::new()))
+            }
+            _ => None,
+        }
+    }
+
+    fn had(&mut self, inventory: InventoryUsed<'p>, nodes: &NodeSet) -> Answer {
+        let InventoryUsed { file, expression, source } = inventory;
+        self.outside.had(file, nodes, self.explorer).map_err(|error| {
+            let fault = Fault::new(&expression.span, error.to_string());
+            fault.within(&self.program.sources, source).caused_by(error)
+        })
     }
 
     fn builtin(

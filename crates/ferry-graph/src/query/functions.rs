@@ -194,14 +194,14 @@ const FUNCTIONS: &[Function] = &[
         id: Id::Have,
         name: "have",
         parameters: &[Parameter::File],
-        doc: "the store paths that an inventory file lists",
+        doc: "the store paths that an inventory file has; one in compact form is only asked: `x - have(file)`, `x & have(file)`",
         example: "closure(run, ./result) - have(island.inventory)",
     },
     Function {
         id: Id::All,
         name: "all",
         parameters: &[],
-        doc: "every object that the stores and files asked can list",
+        doc: "every object of the stores and files asked; one that cannot list what it has is a fact that is missing",
         example: "name(\"^linux-\", all())",
     },
     Function {

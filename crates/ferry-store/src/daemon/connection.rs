@@ -42,6 +42,8 @@ pub(super) enum Operation {
     QueryPathInfo = 26,
     QueryValidDerivers = 33,
     NarFromPath = 38,
+    RegisterDrvOutput = 42,
+    QueryRealisation = 43,
     AddMultipleToStore = 44,
     AddPermRoot = 47,
 }

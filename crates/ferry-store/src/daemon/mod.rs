@@ -3,6 +3,7 @@
 
 mod connection;
 pub(crate) mod one_nar;
+mod realisations;
 pub(crate) mod wire;
 mod writer;
 
@@ -10,15 +11,20 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use ferry_formats::build_trace::Realisation;
 use ferry_formats::keys::parse_signature;
 use ferry_formats::{ContentAddress, NarHash, PathInfo, StoreDir, StorePath};
+use ferry_graph::Facts;
 
 pub use connection::Trusted;
 
 use crate::admission::Plan;
+use crate::facts::{RealisedIn, StoreFacts};
 use crate::progress::{Progress, Silent};
+use crate::realisations::NotTaken;
 use crate::store::NarVisitor;
-use crate::{Destination, Error, Protection, Result, SignatureCheck, Store, StoreWriter};
+use crate::trust::TrustPolicy;
+use crate::{Destination, Error, Protection, Result, SignatureCheck, Store, StoreWriter, Wanted};
 use connection::{Connection, Operation};
 use one_nar::OneNar;
 use wire::{read_bool, read_string, read_strings, read_u64, write_bytes, write_u64};
@@ -61,6 +67,7 @@ pub struct DaemonStore {
     address: Address,
     store_dir: StoreDir,
     options: DaemonOptions,
+    trust: TrustPolicy,
     idle: Mutex<Vec<Connection>>,
 }
 
@@ -72,7 +79,15 @@ impl DaemonStore {
     /// The store of the daemon at `address`. Connects when first asked something.
     #[must_use]
     pub fn new(address: Address, store_dir: StoreDir, options: DaemonOptions) -> Self {
-        Self { address, store_dir, options, idle: Mutex::default() }
+        let nobody = TrustPolicy { require_signatures: true, trusted_public_keys: Vec::new() };
+        Self { address, store_dir, options, trust: nobody, idle: Mutex::default() }
+    }
+
+    /// The same, with whose signatures count of what became of outputs. The daemon looks at those
+    /// of paths, and at none of these.
+    #[must_use]
+    pub fn with_trust(self, trust: TrustPolicy) -> Self {
+        Self { trust, ..self }
     }
 
     /// Nix's version on the other side, and whether it trusts us.
@@ -111,6 +126,17 @@ impl DaemonStore {
             connection.talk(|connection| read_string(&mut connection.reader))?;
             Ok(true)
         })
+    }
+
+    /// What it knows, for one graph.
+    #[must_use]
+    pub fn facts(&self) -> impl Facts + '_ {
+        let facts = match &self.address {
+            Address::Socket(_) => StoreFacts::new(self),
+            // Such as ssh.
+            Address::Command(_) => StoreFacts::over_network(self),
+        };
+        RealisedIn::new(Box::new(facts), self, |outputs| realisations::paths_of(self, outputs))
     }
 
     /// Where the daemon is.
@@ -297,6 +323,10 @@ impl Store for DaemonStore {
         Ok(())
     }
 
+    fn realisations(&self, paths: &Wanted) -> Result<Vec<Realisation>> {
+        realisations::of_paths(self, paths)
+    }
+
     fn protect(&self, paths: &[StorePath]) -> Result<Protection> {
         // Temporary roots live as long as the connection on which they were asked for.
         let mut connection = self.connect()?;
@@ -345,6 +375,18 @@ impl Destination for DaemonStore {
 
     fn signature_check(&self) -> SignatureCheck<'_> {
         SignatureCheck::ByDestination
+    }
+
+    fn takes_realisations(&self) -> bool {
+        true
+    }
+
+    fn realisation_trust(&self) -> Option<&TrustPolicy> {
+        Some(&self.trust)
+    }
+
+    fn add_realisations(&self, offered: &[Realisation]) -> Result<NotTaken> {
+        Ok(realisations::add(self, offered))
     }
 
     fn writer<'a>(&'a self, plan: &'a Plan) -> Result<Box<dyn StoreWriter + 'a>> {

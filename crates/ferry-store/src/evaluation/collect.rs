@@ -14,7 +14,7 @@ use super::git::{self, Which};
 use super::recorded::{Evaluation, OutsideFile};
 use super::stage::{Stage, normal};
 use crate::Store;
-use crate::facts::Why;
+use crate::facts::{EntryKind, Why};
 use crate::local::hash_tree;
 
 /// How much travels.
@@ -56,9 +56,23 @@ pub(super) fn collect(
         collector.source(file, store)?;
     }
     let main = main_file(evaluation);
-    let known = [Why::Flake, Why::NixPath, Why::Path, Why::Source];
+    let known =
+        [Why::Flake, Why::NixPath, Why::Path, Why::Source, Why::File, Why::Directory, Why::Exists];
     for file in evaluation.outside.iter().filter(|file| !known.contains(&file.why)) {
         collector.nix_file(&file.path, main == Some(file.path.as_path()))?;
+    }
+    for file in of(Why::File) {
+        collector.take(&file.path, &file.path, &|_| false)?;
+    }
+    for file in of(Why::Exists) {
+        collector.stage.begin(&file.path);
+        collector.stage.take_one(&file.path)?;
+    }
+    for file in of(Why::Directory) {
+        collector.directory(file)?;
+    }
+    for file in of(Why::Directory) {
+        collector.leave_out_the_rest(file, &evaluation.outside)?;
     }
     let done = collector.done;
     for file in &evaluation.outside {
@@ -146,6 +160,54 @@ impl Collector<'_> {
             }
         }
         self.take(file, file, &|_| false)
+    }
+
+    /// A directory that was listed: what was in it then, and of directories in it nothing.
+    fn directory(&mut self, file: &OutsideFile) -> Result<()> {
+        let is_never_whole = self.is_never_whole(&file.path);
+        self.stage.begin(&file.path);
+        self.stage.take_one(&file.path)?;
+        for (name, kind) in &file.entries {
+            let entry = file.path.join(name);
+            let found =
+                entry.symlink_metadata().map(|metadata| EntryKind::of(metadata.file_type()));
+            if !found.is_ok_and(|found| found == *kind) {
+                return Err(EvaluationError::OtherEntries {
+                    directory: file.path.clone(),
+                    entry: name.clone(),
+                });
+            }
+            match kind {
+                // Repositories are made again where files are laid out.
+                _ if name == ".git" => {}
+                EntryKind::Unknown => self.done.notes.push(format!(
+                    "{} does not travel: it is no file, directory or link",
+                    entry.display()
+                )),
+                EntryKind::Regular if is_never_whole => self.stage.make_empty(&entry)?,
+                _ => self.stage.take_one(&entry)?,
+            }
+        }
+        if is_never_whole {
+            self.done.notes.push(format!(
+                "{} was listed: files in it that were not read travel empty",
+                file.path.display()
+            ));
+        }
+        Ok(())
+    }
+
+    /// Takes out again what was not in a directory when it was listed, unless something says that it
+    /// is needed.
+    fn leave_out_the_rest(&mut self, file: &OutsideFile, all: &[OutsideFile]) -> Result<()> {
+        for entry in self.stage.entries(&file.path)? {
+            let was_there = entry.to_str().is_some_and(|name| file.entries.contains_key(name));
+            let path = file.path.join(&entry);
+            if !was_there && !all.iter().any(|one| one.path.starts_with(&path)) {
+                self.stage.remove(&path)?;
+            }
+        }
+        Ok(())
     }
 
     fn is_never_whole(&self, directory: &Path) -> bool {

@@ -7,6 +7,7 @@ use ferry_formats::nar;
 use thiserror::Error;
 
 use crate::facts::TraceError;
+use crate::message::harmless;
 
 /// Why an evaluation cannot be taken along, or be laid out again.
 #[derive(Debug, Error)]
@@ -54,6 +55,18 @@ pub enum EvaluationError {
     BadPath {
         /// What it names.
         file: String,
+    },
+    /// A directory that was listed has other entries now.
+    #[error(
+        "{} has changed since it was evaluated: `{}` is gone, or something else: evaluate it again",
+        directory.display(),
+        harmless(entry)
+    )]
+    OtherEntries {
+        /// The directory.
+        directory: PathBuf,
+        /// What was in it.
+        entry: String,
     },
     /// Git cannot say what it tracks.
     #[error("git cannot tell which files it tracks in {}: {reason}", directory.display())]

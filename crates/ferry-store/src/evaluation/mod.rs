@@ -14,6 +14,7 @@ mod stage;
 #[allow(clippy::disallowed_methods)]
 mod tests;
 mod unpack;
+mod untrusted;
 
 pub use collect::Limits;
 pub use description::Description;

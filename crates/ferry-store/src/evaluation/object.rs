@@ -12,6 +12,7 @@ use super::error::{EvaluationError, Result};
 use super::name;
 use super::recorded::Evaluation;
 use super::stage::Stage;
+use super::untrusted;
 use crate::facts::cache_beside;
 use crate::local::{Layout, UnregisteredStore, hash_tree};
 use crate::{NarRanges, Store};
@@ -52,7 +53,7 @@ impl EvaluationObject {
         let mut stage = Stage::new(files, limits.bytes);
         let collected = collect(evaluation, store, limits, &mut stage)?;
         take_cache(evaluation, &tree, &mut stage)?;
-        stage.take_to(&evaluation.file, &tree.join(name::TRACE))?;
+        stage.take_to(&evaluation.file, &tree.join(name::TRACE), &|_| false)?;
         let mut description = evaluation.description.clone();
         description.working_trees =
             collected.working_trees.iter().map(|tree| tree.to_string_lossy().into()).collect();
@@ -105,7 +106,7 @@ fn take_cache(evaluation: &Evaluation, tree: &Path, stage: &mut Stage) -> Result
         return Ok(());
     }
     stage.begin(&cache);
-    stage.take_to(&cache, &tree.join(name::CACHE))
+    stage.take_to(&cache, &tree.join(name::CACHE), &untrusted::is_hooks)
 }
 
 fn info(evaluation: &Evaluation, tree: &Path) -> Result<PathInfo> {

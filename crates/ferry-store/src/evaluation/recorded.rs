@@ -1,5 +1,6 @@
 //! What a trace says about an evaluation, as far as something travels because of it.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
@@ -7,7 +8,7 @@ use ferry_formats::{NarHash, StoreDir, StorePath};
 
 use super::description::Description;
 use super::error::{EvaluationError, Result};
-use crate::facts::{Recorded as Facts, Trace, Unfinished, Why};
+use crate::facts::{EntryKind, Recorded as Facts, Trace, Unfinished, Why};
 use crate::message::harmless;
 
 /// A recorded evaluation, to be taken along.
@@ -33,6 +34,8 @@ pub(super) struct OutsideFile {
     pub(super) nar_hash: Option<NarHash>,
     /// The store object that has all of it that was read, where that was not everything.
     pub(super) copy: Option<StorePath>,
+    /// What was in it, if it is a directory that was listed.
+    pub(super) entries: BTreeMap<String, EntryKind>,
 }
 
 impl Evaluation {
@@ -57,6 +60,7 @@ impl Evaluation {
                 why: line.why.clone(),
                 nar_hash: line.nar_hash,
                 copy: line.copy.clone(),
+                entries: line.entries.clone().unwrap_or_default(),
             });
         }
         let description = Description {

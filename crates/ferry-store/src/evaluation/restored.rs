@@ -1,6 +1,7 @@
 //! An evaluation that was laid out: where its files are, and what a command needs to find them.
 
-use std::fs;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use super::description::Description;
@@ -29,14 +30,18 @@ impl Restored {
             reason,
         };
         let file = directory.join(name::DESCRIPTION);
-        let size = fs::metadata(&file)
-            .map_err(|error| bad(format!("{}: {error}", name::DESCRIPTION)))?
-            .len();
-        if size > MAX_DESCRIPTION {
-            return Err(bad(format!("{} has {size} bytes", name::DESCRIPTION)));
+        let unreadable = |error: io::Error| bad(format!("{}: {error}", name::DESCRIPTION));
+        // Nothing else: reading from a device might never end.
+        if !file.symlink_metadata().map_err(unreadable)?.is_file() {
+            return Err(bad(format!("{} is not a file", name::DESCRIPTION)));
         }
-        let text =
-            fs::read(&file).map_err(|error| bad(format!("{}: {error}", name::DESCRIPTION)))?;
+        let mut text = Vec::new();
+        let opened = File::open(&file).map_err(unreadable)?;
+        opened.take(MAX_DESCRIPTION + 1).read_to_end(&mut text).map_err(unreadable)?;
+        if text.len() as u64 > MAX_DESCRIPTION {
+            let limit = MAX_DESCRIPTION;
+            return Err(bad(format!("{} has more than {limit} bytes", name::DESCRIPTION)));
+        }
         let description = Description::parse(&text).map_err(bad)?;
         Ok(Self { directory: directory.to_owned(), description })
     }

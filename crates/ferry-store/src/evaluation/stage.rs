@@ -1,6 +1,7 @@
 //! The tree of an evaluation object, while it is put together.
 
 use std::collections::HashSet;
+use std::ffi::OsString;
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::symlink;
@@ -61,13 +62,48 @@ impl Stage {
         self.take(path, &|_| true)
     }
 
-    /// Copies something to a place of its own.
-    pub(super) fn take_to(&mut self, from: &Path, to: &Path) -> Result<()> {
+    /// Makes an empty file where a file is, unless there is one already.
+    pub(super) fn make_empty(&mut self, path: &Path) -> Result<()> {
+        let real = self.make_way(path)?;
+        let place = self.place(&real);
+        if place.symlink_metadata().is_ok() {
+            return Ok(());
+        }
+        fs::write(&place, []).map_err(EvaluationError::io(format!("create {}", place.display())))
+    }
+
+    /// What has been put into a directory.
+    pub(super) fn entries(&self, directory: &Path) -> Result<Vec<OsString>> {
+        let place = self.place(directory);
+        let failed = || EvaluationError::io(format!("read {}", place.display()));
+        let entries = fs::read_dir(&place).map_err(failed())?;
+        entries.map(|entry| Ok(entry.map_err(failed())?.file_name())).collect()
+    }
+
+    /// Takes something out again.
+    pub(super) fn remove(&mut self, path: &Path) -> Result<()> {
+        let place = self.place(path);
+        let is_directory = place.symlink_metadata().is_ok_and(|metadata| metadata.is_dir());
+        let removed = match is_directory {
+            true => fs::remove_dir_all(&place),
+            false => fs::remove_file(&place),
+        };
+        self.made.retain(|made| !made.starts_with(path));
+        removed.map_err(EvaluationError::io(format!("remove {}", place.display())))
+    }
+
+    /// Copies something to a place of its own; `leave_out` tells what in it does not come along.
+    pub(super) fn take_to(
+        &mut self,
+        from: &Path,
+        to: &Path,
+        leave_out: &dyn Fn(&Path) -> bool,
+    ) -> Result<()> {
         if let Some(parent) = to.parent() {
             fs::create_dir_all(parent)
                 .map_err(EvaluationError::io(format!("create {}", parent.display())))?;
         }
-        self.copy(from, to, &|_| false, 0)
+        self.copy(from, to, leave_out, 0)
     }
 
     /// Makes the directories above a path, with the links that lead to it, and returns where it
@@ -160,10 +196,15 @@ impl Stage {
 
     /// Copies a link. One above a path has to lead to the copy, so it is made relative.
     fn copy_link(&self, from: &Path, to: &Path, relative: bool) -> Result<()> {
-        if to.symlink_metadata().is_ok() {
-            return Ok(());
-        }
         let failed = || EvaluationError::io(format!("copy the link {}", from.display()));
+        match fs::read_link(to) {
+            // One that came with a whole directory, before anything behind it was taken.
+            Ok(there) if relative && there.is_absolute() => {
+                fs::remove_file(to).map_err(failed())?;
+            }
+            _ if to.symlink_metadata().is_ok() => return Ok(()),
+            _ => {}
+        }
         let mut target = fs::read_link(from).map_err(failed())?;
         if relative && target.is_absolute() {
             let up: PathBuf = from.components().skip(2).map(|_| "..").collect();

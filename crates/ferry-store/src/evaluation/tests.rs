@@ -123,14 +123,45 @@ fn what_is_gone_or_too_large_or_no_path_is_an_error() {
     }
 }
 
+#[test]
+fn links_that_are_read_through_lead_to_what_travels_in_whatever_order_it_was_taken() {
+    let elsewhere = tempfile::tempdir().unwrap();
+    let other = elsewhere.path().join("other");
+    fs::create_dir(&other).unwrap();
+    fs::write(other.join("x.nix"), "2").unwrap();
+    let (directory, evaluation) = trace(|work| {
+        symlink(&other, format!("{work}/src/onward")).unwrap();
+        vec![
+            json!({ "outside": format!("{work}/src"), "why": "source" }),
+            json!({ "outside": format!("{work}/src/onward/x.nix"), "why": "nix-file" }),
+        ]
+    });
+    let object = make(&evaluation, directory.path(), 1 << 20).unwrap();
+    fs::remove_file(other.join("x.nix")).unwrap();
+    let place = directory.path().join("there");
+    let unpacked = unpack(object.store(), object.info(), &place).unwrap();
+    let file = unpacked.evaluation.at(&directory.path().join("work/src/onward/x.nix"));
+    assert_eq!(fs::read(file).unwrap(), b"2");
+}
+
 /// An object that somebody else has made.
 fn foreign(directory: &Path, description: &Value) -> (UnregisteredStore, PathInfo) {
+    foreign_with(directory, description, &|_| ())
+}
+
+/// The same, with something of its own in it.
+fn foreign_with(
+    directory: &Path,
+    description: &Value,
+    spoil: &dyn Fn(&Path),
+) -> (UnregisteredStore, PathInfo) {
     let layout = Layout::chroot(directory);
     let tree = layout.real_store_dir.join("tree");
     fs::create_dir_all(tree.join("files/repository/.git")).unwrap();
     fs::write(tree.join("files/repository/.git/config"), "[core]\n").unwrap();
     symlink("../../../../victim", tree.join("files/link")).unwrap();
     fs::write(tree.join("evaluation.json"), description.to_string()).unwrap();
+    spoil(&tree);
     let (nar_hash, nar_size) = hash_tree(&tree).unwrap();
     let ca = ContentAddress::Nar(NixHash::Sha256(nar_hash.0));
     let path = layout.store_dir.build_ca_path("x-evaluation", &ca, [], false).unwrap();
@@ -170,6 +201,79 @@ fn whoever_made_the_object_touches_nothing_outside_and_has_nothing_run() {
     let refused = unpack(&store, &other, &place).unwrap_err().to_string();
     assert!(refused.contains("its NAR has hash"), "{refused}");
     assert!(!place.exists() && store.all_paths().unwrap().is_some());
+}
+
+/// What `unpack` says of an object in which `spoil` has made something of its own.
+fn refused(spoil: impl Fn(&Path)) -> String {
+    let directory = tempfile::tempdir().unwrap();
+    let (store, info) = foreign_with(directory.path(), &json!({ "ferryEvaluation": 1 }), &spoil);
+    let place = directory.path().join("there");
+    let refused = unpack(&store, &info, &place).unwrap_err().to_string();
+    assert!(!place.exists());
+    refused
+}
+
+#[test]
+fn links_where_files_of_ours_are_to_be_are_refused_and_not_followed() {
+    let outside = tempfile::tempdir().unwrap();
+    let victim = outside.path().join("victim");
+    fs::write(&victim, "precious").unwrap();
+    for name in ["object", "flake-registry.json"] {
+        let said = refused(|tree| symlink(&victim, tree.join(name)).unwrap());
+        assert!(said.contains(&format!("`{name}` is in it")), "{said}");
+        let said = refused(|tree| fs::write(tree.join(name), "").unwrap());
+        assert!(said.contains(&format!("`{name}` is in it")), "{said}");
+    }
+    for (name, what) in [
+        ("files", "directory"),
+        ("cache", "directory"),
+        ("trace", "file"),
+        ("evaluation.json", "file"),
+    ] {
+        let said = refused(|tree| {
+            let place = tree.join(name);
+            if place.is_dir() {
+                fs::remove_dir_all(&place).unwrap();
+            }
+            fs::remove_file(&place).ok();
+            symlink(outside.path(), place).unwrap();
+        });
+        assert!(said.contains(&format!("`{name}` in it is not a {what}")), "{said}");
+    }
+    assert_eq!(fs::read(&victim).unwrap(), b"precious");
+    assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn repositories_in_the_fetchers_cache_have_nothing_run() {
+    let repository = |tree: &Path, settings: &str| {
+        let repository = tree.join("cache/nix/gitv3/x");
+        fs::create_dir_all(repository.join("objects")).unwrap();
+        fs::create_dir_all(repository.join("refs/heads/hooks")).unwrap();
+        fs::write(repository.join("refs/heads/hooks/config"), "0000").unwrap();
+        fs::write(repository.join("config"), settings).unwrap();
+        repository
+    };
+    let harmless = "[core]\n\tbare = true\n\trepositoryformatversion = 0\n";
+    for setting in ["fsmonitor = evil", "hooksPath=/evil", "bare = true\\\nfsmonitor = evil"] {
+        let said = refused(|tree| drop(repository(tree, &format!("[core]\n\t{setting}\n"))));
+        assert!(said.contains("which Git might obey"), "{said}");
+    }
+    let said = refused(|tree| drop(repository(tree, "[include]\n\tpath = /evil\n")));
+    assert!(said.contains("`[include]`"), "{said}");
+    let said = refused(|tree| {
+        fs::create_dir(repository(tree, harmless).join("hooks")).unwrap();
+    });
+    assert!(said.contains("may be run by Git"), "{said}");
+    let said = refused(|tree| symlink("/evil", repository(tree, harmless).join("HEAD")).unwrap());
+    assert!(said.contains("is a link"), "{said}");
+
+    let directory = tempfile::tempdir().unwrap();
+    let (store, info) =
+        foreign_with(directory.path(), &json!({ "ferryEvaluation": 1 }), &|tree: &Path| {
+            repository(tree, harmless);
+        });
+    unpack(&store, &info, &directory.path().join("there")).unwrap();
 }
 
 #[test]

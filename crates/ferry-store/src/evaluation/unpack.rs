@@ -1,14 +1,14 @@
 //! An evaluation object laid out again, to be worked with.
 
 use std::fs::{self, File};
-use std::io::BufReader;
+use std::io::{BufReader, Write as _};
 use std::path::{Path, PathBuf};
 
 use ferry_formats::{PathInfo, nar};
 
 use super::error::{EvaluationError, Result};
 use super::restored::Restored;
-use super::{git, name};
+use super::{git, name, untrusted};
 use crate::Store;
 use crate::hashed::Hashed;
 use crate::local::restore::{Form, restore};
@@ -54,15 +54,21 @@ pub fn unpack(store: &dyn Store, info: &PathInfo, directory: &Path) -> Result<Un
         .map_err(EvaluationError::io(format!("create a directory in {}", parent.display())))?;
     let tree = temporary.path().join("tree");
     write(store, info, temporary.path())?;
+    untrusted::check(&tree)
+        .map_err(|reason| EvaluationError::BadObject { object: object.clone(), reason })?;
     put(&tree.join(name::OBJECT), format!("{object}\n").as_bytes())?;
     put(&tree.join(name::REGISTRY), EMPTY_REGISTRY.as_bytes())?;
     let cache = tree.join(name::CACHE);
     fs::create_dir_all(&cache)
         .map_err(EvaluationError::io(format!("create {}", cache.display())))?;
     let notes = track(&Restored::open(&tree)?);
+    let flushing = || EvaluationError::io(format!("flush {} to disk", parent.display()));
+    let parent = File::open(parent).map_err(flushing())?;
+    rustix::fs::syncfs(&parent).map_err(|error| flushing()(error.into()))?;
     // An empty directory may be in the way: renaming puts this one in its place.
     fs::rename(&tree, directory)
         .map_err(EvaluationError::io(format!("rename {}", directory.display())))?;
+    parent.sync_all().map_err(flushing())?;
     Ok(Unpacked { evaluation: Restored::open(directory)?, was_there: false, notes })
 }
 
@@ -70,8 +76,11 @@ fn is_empty_directory(directory: &Path) -> bool {
     fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_none())
 }
 
+/// Makes a file that is not there yet.
 fn put(file: &Path, bytes: &[u8]) -> Result<()> {
-    fs::write(file, bytes).map_err(EvaluationError::io(format!("write {}", file.display())))
+    File::create_new(file)
+        .and_then(|mut file| file.write_all(bytes))
+        .map_err(EvaluationError::io(format!("write {}", file.display())))
 }
 
 /// Unpacks the NAR as `tree` in `parent`, and makes sure that it is the one promised.

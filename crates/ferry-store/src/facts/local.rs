@@ -15,10 +15,6 @@ use crate::local::database::Database;
 use crate::local::tables::{self, Lookup, parse_path};
 use crate::{Result, Store as _};
 
-/// Once there is a row looked up for so many pages of the database, all of it is read. (To read a
-/// page in order costs a sixth as much; what was looked up in vain must cost little, too.)
-const PAGES_TO_A_ROW: usize = 2;
-
 /// The facts of a [`LocalStore`], for one graph.
 pub struct LocalFacts<'a> {
     store: &'a LocalStore,
@@ -71,7 +67,7 @@ impl<'a> LocalFacts<'a> {
     fn budget(&mut self, looked_up: usize, database: &Database) -> Result<usize> {
         let fair = match self.fair {
             Some(fair) => fair,
-            None => *self.fair.insert(database.query(tables::count_pages)? / PAGES_TO_A_ROW),
+            None => *self.fair.insert(database.query(tables::fair_share)?),
         };
         Ok(fair.saturating_sub(looked_up))
     }

@@ -103,11 +103,10 @@ impl Facts for StoreFacts<'_> {
                 enter_derivations(self.store, &self.infos(&paths)?, ledger)?;
             }
             Question::Derivers(wanted) => self.learn_derivers(&paths(ledger, wanted), ledger)?,
-            Question::Everything => {
-                if let Some(paths) = self.store.all_paths()? {
-                    self.learn_objects(&paths, ledger)?;
-                }
-            }
+            Question::Everything => match self.store.all_paths()? {
+                Some(paths) => self.learn_objects(&paths, ledger)?,
+                None => ledger.cannot_list(),
+            },
             Question::Evaluations(_) => {}
         }
         Ok(())

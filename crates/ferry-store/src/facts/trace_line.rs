@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use ferry_formats::{NarHash, StoreDir, StorePath};
 use serde_json::{Map, Value};
 
+use super::trace_entries::{self, EntryKind};
 use crate::message::harmless;
 
 /// The version of the format that is read here.
@@ -33,8 +34,14 @@ pub enum Why {
     NixPath,
     /// The directory of a flake.
     Flake,
-    /// A file or directory that an evaluated file names, and that may have been read.
+    /// A file or directory that an evaluated file names, and that may have been read; or a link.
     Path,
+    /// A file that was read.
+    File,
+    /// A directory whose entries were listed.
+    Directory,
+    /// A file or directory that was looked at, and not read.
+    Exists,
     /// The producer of a dynamic derivation, which is an output itself.
     DynamicDerivation,
     /// Something in the fetchers' cache below the user's home.
@@ -56,6 +63,9 @@ impl Why {
             "nix-path" => Self::NixPath,
             "flake" => Self::Flake,
             "path" => Self::Path,
+            "file" => Self::File,
+            "directory" => Self::Directory,
+            "exists" => Self::Exists,
             "dynamic-derivation" => Self::DynamicDerivation,
             "fetcher-cache" => Self::FetcherCache,
             other => Self::Other(other.to_owned()),
@@ -76,6 +86,9 @@ impl Why {
             Self::NixPath => "nix-path",
             Self::Flake => "flake",
             Self::Path => "path",
+            Self::File => "file",
+            Self::Directory => "directory",
+            Self::Exists => "exists",
             Self::DynamicDerivation => "dynamic-derivation",
             Self::FetcherCache => "fetcher-cache",
             Self::Other(text) => text,
@@ -144,13 +157,15 @@ pub struct Outside {
     pub nar_hash: Option<NarHash>,
     /// The store object that has all of it that was read, where a part of it was not.
     pub copy: Option<StorePath>,
+    /// What was in a directory when it was listed.
+    pub entries: Option<BTreeMap<String, EntryKind>>,
 }
 
 impl Outside {
     /// Something of which nothing more is known.
     #[must_use]
     pub fn new(what: String, why: Why) -> Self {
-        Self { what, why, url: None, nar_hash: None, copy: None }
+        Self { what, why, url: None, nar_hash: None, copy: None, entries: None }
     }
 }
 
@@ -294,6 +309,7 @@ pub(super) fn line(line: &[u8], store_dir: &StoreDir) -> Result<Line, String> {
             copy: optional_text(&object, "copy")?
                 .map(|text| store_path(store_dir, "copy", &text))
                 .transpose()?,
+            entries: trace_entries::read(object.get("entries"))?,
         }),
         "warning" => Line::Warning(Warning { text: text("warning")?, why: text("why")? }),
         "incomplete" => Line::Incomplete(text("incomplete")?),

@@ -8,7 +8,9 @@ use ferry_formats::StoreDir;
 use serde_json::{Map, Value, json};
 
 use super::trace::{Added, Need, OutputOf, Outside, Recorded, TraceError, TraceHeader};
+use super::trace_entries;
 use super::trace_line::VERSION;
+use crate::whole_file::write_whole;
 
 impl Recorded {
     /// Writes it into a file, which is there when it is whole.
@@ -17,22 +19,14 @@ impl Recorded {
     /// When the file cannot be written.
     pub fn write(&self, file: &Path, store_dir: &StoreDir) -> Result<(), TraceError> {
         let failed = |source| TraceError::Unwritten { file: file.display().to_string(), source };
-        let directory = match file.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        fs::create_dir_all(directory).map_err(failed)?;
-        let temporary = tempfile::Builder::new()
-            .prefix(".ferry-trace-")
-            .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
-            .tempfile_in(directory)
-            .map_err(failed)?;
-        let mut out = BufWriter::new(temporary.as_file());
-        self.write_to(&mut out, store_dir).and_then(|()| out.flush()).map_err(failed)?;
-        drop(out);
-        temporary.as_file().sync_all().map_err(failed)?;
-        temporary.persist(file).map_err(|error| failed(error.error))?;
-        Ok(())
+        if let Some(parent) = file.parent() {
+            fs::create_dir_all(parent).map_err(failed)?;
+        }
+        write_whole(file, 0o644, |file| {
+            let mut out = BufWriter::new(file);
+            self.write_to(&mut out, store_dir).and_then(|()| out.flush())
+        })
+        .map_err(failed)
     }
 
     /// Writes it line by line.
@@ -130,5 +124,6 @@ fn outside(outside: &Outside, store_dir: &StoreDir) -> Value {
         "url": outside.url,
         "narHash": outside.nar_hash.map(ferry_formats::NarHash::to_sri),
         "copy": outside.copy.as_ref().map(|path| store_dir.render_path(path)),
+        "entries": trace_entries::write(outside.entries.as_ref()),
     })
 }

@@ -143,7 +143,9 @@ impl Download {
             (Some(before), Some(now)) => before != now,
             _ => false,
         };
-        if changed || (validator.is_some() && opened.validator != validator) {
+        // A part of the answer need not say again what it is a part of (RFC 9110, 15.3.7).
+        let differs = |before| opened.validator.as_ref().is_some_and(|now| now != before);
+        if changed || validator.as_ref().is_some_and(differs) {
             return Err(failed("it has changed while it was read".to_owned(), 1));
         }
         let total = self.opened.total.or(opened.total);

@@ -5,6 +5,7 @@
 //! wait longer, up to [`HttpOptions::longest_wait`]. Any other answer is final. Redirects are
 //! followed, ten at most. What is read as it comes goes on where it was when a connection breaks.
 
+mod addresses;
 mod download;
 mod error;
 mod exchange;
@@ -24,16 +25,19 @@ use std::time::Duration;
 use ureq::http::header::{ACCEPT_ENCODING, IF_RANGE, RANGE};
 use ureq::http::{HeaderValue, StatusCode};
 use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
+use ureq::unversioned::resolver::DefaultResolver;
+use ureq::unversioned::transport::DefaultConnector;
 use ureq::{Agent, Body, Proxy};
 
 use crate::message::{beginning, harmless};
+use addresses::{Addresses, Remembering};
 use download::{Download, Opened, Rest};
 use metered::Metered;
 
 pub use error::{HttpError, Tries};
 pub use exchange::Exchange;
 pub use options::{HttpOptions, HttpProxy, HttpTimeouts};
-pub use s3::{S3Credentials, S3Options};
+pub use s3::{ContainerToken, S3Credentials, S3Options, Secret};
 // What `Exchange` consists of.
 pub use ureq::http::{HeaderMap, Method, Response, Uri};
 
@@ -41,11 +45,17 @@ pub use ureq::http::{HeaderMap, Method, Response, Uri};
 /// usable.
 const ERROR_BODY_LIMIT: u64 = 64 << 10;
 
+/// How many bytes are read at a time, which the headers of an answer have to fit into, and how many
+/// are written. Every connection has both buffers, and there may be very many connections.
+const READ_BUFFER: usize = 64 << 10;
+const WRITE_BUFFER: usize = 16 << 10;
+
 /// Makes requests. Several threads may use one at the same time, and share its connections, as its
 /// clones do.
 #[derive(Clone)]
 pub struct HttpClient {
     agent: Agent,
+    addresses: Addresses,
     options: Arc<HttpOptions>,
 }
 
@@ -86,8 +96,14 @@ impl HttpClient {
             .timeout_global(Some(total))
             .max_idle_connections(connections)
             .max_idle_connections_per_host(connections)
+            .input_buffer_size(READ_BUFFER)
+            .output_buffer_size(WRITE_BUFFER)
             .build();
-        Ok(Self { agent: Agent::new_with_config(config), options: Arc::new(options.clone()) })
+        let addresses = Addresses::default();
+        let resolver = DefaultResolver::default();
+        let resolver = Remembering { resolver, addresses: addresses.clone() };
+        let agent = Agent::with_parts(config, DefaultConnector::default(), resolver);
+        Ok(Self { agent, addresses, options: Arc::new(options.clone()) })
     }
 
     /// How many requests may be under way at a time.
@@ -193,6 +209,8 @@ impl HttpClient {
             };
             let wait = self.wait(attempts, asked_to_wait);
             tracing::debug!(url = shown, attempts, ?wait, "trying again");
+            // It may be somewhere else by now.
+            self.addresses.forget();
             thread::sleep(wait);
         }
     }

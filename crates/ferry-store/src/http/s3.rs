@@ -39,18 +39,46 @@ pub enum S3Credentials {
         /// `AWS_ROLE_SESSION_NAME`.
         session_name: Option<String>,
     },
-    /// The container's host gives them: tasks of ECS.
-    Task {
-        /// `AWS_CONTAINER_CREDENTIALS_RELATIVE_URI`.
-        relative_uri: String,
-    },
-    /// The container's host gives them for a token in a file: pod identities of EKS.
-    Pod {
-        /// `AWS_CONTAINER_CREDENTIALS_FULL_URI`.
+    /// The container's host gives them: tasks of ECS, pod identities of EKS.
+    Container {
+        /// `AWS_CONTAINER_CREDENTIALS_FULL_URI`; of `AWS_CONTAINER_CREDENTIALS_RELATIVE_URI`, a
+        /// URL on the host of ECS.
         uri: String,
-        /// `AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE`.
-        token_file: PathBuf,
+        /// What is shown to it.
+        token: ContainerToken,
     },
+    /// The host of a virtual machine gives them: EC2. Where the machine has no role, requests are
+    /// not signed.
+    Instance {
+        /// `AWS_EC2_METADATA_SERVICE_ENDPOINT`: a URL without a slash at the end.
+        endpoint: String,
+    },
+    /// A command prints them.
+    Process {
+        /// `credential_process` of a profile, for a shell.
+        command: String,
+    },
+}
+
+/// What is shown to the host of a container, which gives keys for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ContainerToken {
+    /// Nothing.
+    None,
+    /// `AWS_CONTAINER_AUTHORIZATION_TOKEN`.
+    Given(Secret),
+    /// What is in this file: `AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE`.
+    InFile(PathBuf),
+}
+
+/// A text that is never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Secret")
+    }
 }
 
 // Neither a secret nor a token is ever shown.
@@ -65,10 +93,14 @@ impl fmt::Debug for S3Credentials {
             Self::WebIdentity { role, .. } => {
                 formatter.debug_struct("WebIdentity").field("role", role).finish_non_exhaustive()
             }
-            Self::Task { .. } => formatter.debug_struct("Task").finish_non_exhaustive(),
-            Self::Pod { uri, .. } => {
-                formatter.debug_struct("Pod").field("uri", uri).finish_non_exhaustive()
+            Self::Container { uri, token } => {
+                formatter.debug_struct("Container").field("uri", uri).field("token", token).finish()
             }
+            Self::Instance { endpoint } => {
+                formatter.debug_struct("Instance").field("endpoint", endpoint).finish()
+            }
+            // It may have a secret among its arguments.
+            Self::Process { .. } => formatter.debug_struct("Process").finish_non_exhaustive(),
         }
     }
 }

@@ -2,7 +2,7 @@
 //! of logs, or without the last suffix where `compress-build-log` is off.
 
 use std::fs::{self, File};
-use std::io::{self, ErrorKind, Read, Write as _};
+use std::io::{self, ErrorKind, Read};
 use std::path::PathBuf;
 
 use bzip2::Compression;
@@ -11,6 +11,7 @@ use bzip2::write::BzEncoder;
 use ferry_formats::StorePath;
 
 use super::layout::Layout;
+use crate::whole_file::write_whole;
 use crate::{Error, Result};
 
 const COMPRESSED: &str = ".bz2";
@@ -59,13 +60,11 @@ pub(super) fn add(layout: &Layout, derivation: &StorePath, log: &mut dyn Read) -
     let failed = || Error::io(format!("write the build log {}", place.display()));
     let directory = place.parent().unwrap_or(&place);
     fs::create_dir_all(directory).map_err(failed())?;
-    let file = tempfile::NamedTempFile::new_in(directory).map_err(failed())?;
-    let mut encoder = BzEncoder::new(file, Compression::best());
-    io::copy(log, &mut encoder).map_err(failed())?;
-    let mut file = encoder.finish().map_err(failed())?;
-    file.flush().map_err(failed())?;
     // As Nix leaves them: anybody may read.
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-    file.as_file().set_permissions(mode).map_err(failed())?;
-    file.persist(&place).map(drop).map_err(|error| failed()(error.error))
+    write_whole(&place, 0o644, |file| {
+        let mut encoder = BzEncoder::new(file, Compression::best());
+        io::copy(log, &mut encoder)?;
+        encoder.finish().map(drop)
+    })
+    .map_err(failed())
 }

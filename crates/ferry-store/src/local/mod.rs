@@ -1,6 +1,7 @@
 //! A store on this machine's disk, read and written without any Nix.
 
 mod build_logs;
+mod bulk;
 pub(crate) mod database;
 mod layout;
 mod locks;
@@ -23,7 +24,7 @@ use std::io::{ErrorKind, Read};
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
-use ferry_formats::build_trace::{DrvOutput, Realisation};
+use ferry_formats::build_trace::Realisation;
 use ferry_formats::{NarHash, PathInfo, StoreDir, StorePath};
 
 pub use layout::Layout;
@@ -35,9 +36,10 @@ pub(crate) use unregistered::hash_tree;
 use crate::admission::Plan;
 use crate::daemon::{Address, DaemonOptions, DaemonStore};
 use crate::facts::LocalFacts;
+use crate::realisations::NotTaken;
 use crate::store::NarVisitor;
 use crate::trust::TrustPolicy;
-use crate::{Destination, Error, Protection, Result, SignatureCheck, Store, StoreWriter};
+use crate::{Destination, Error, Protection, Result, SignatureCheck, Store, StoreWriter, Wanted};
 use database::Database;
 use roots::TemporaryRoots;
 use writer::LocalWriter;
@@ -115,6 +117,17 @@ impl Store for LocalStore {
         self.database()?.all_paths().map(Some)
     }
 
+    fn closure_hashes(
+        &self,
+        roots: Option<&[StorePath]>,
+    ) -> Result<Option<BTreeMap<StorePath, NarHash>>> {
+        let found = self.database()?.closure_hashes(roots)?;
+        found.transpose().map_err(|path| Error::NotValid {
+            path: self.layout.store_dir.render_path(&path),
+            store: self.layout.describe(),
+        })
+    }
+
     fn derivers(&self, path: &StorePath) -> Result<Vec<StorePath>> {
         self.database()?.derivers(path)
     }
@@ -123,9 +136,9 @@ impl Store for LocalStore {
         reader::read_nars(&self.layout, wanted, visit)
     }
 
-    fn realisations(&self, paths: &BTreeMap<StorePath, PathInfo>) -> Result<Vec<Realisation>> {
+    fn realisations(&self, paths: &Wanted) -> Result<Vec<Realisation>> {
         let store_dir = &self.layout.store_dir;
-        let wanted = |path: &StorePath| paths.contains_key(path);
+        let wanted = |path: &StorePath| paths.contains(path);
         self.database()?.query(|connection| realisations::of_paths(connection, store_dir, &wanted))
     }
 
@@ -201,8 +214,9 @@ impl Destination for LocalStore {
         true
     }
 
-    fn add_realisations(&self, offered: &[Realisation]) -> Result<Vec<DrvOutput>> {
-        realisations::add(&self.layout, offered)
+    fn add_realisations(&self, offered: &[Realisation]) -> Result<NotTaken> {
+        let other = realisations::add(&self.layout, offered)?;
+        Ok(NotTaken { other, ..NotTaken::default() })
     }
 
     fn has_build_log(&self, derivation: &StorePath) -> Result<Option<bool>> {

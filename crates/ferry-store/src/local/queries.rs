@@ -3,8 +3,9 @@
 use ferry_formats::keys::parse_signature;
 use ferry_formats::{ContentAddress, NarHash, PathInfo, StoreDir, StorePath};
 use hashbrown::HashMap;
-use rusqlite::{CachedStatement, Connection, OptionalExtension as _};
+use rusqlite::{Connection, OptionalExtension as _, Row};
 
+use super::bulk::{self, Valid};
 use super::database::{Database, ReadError};
 use super::tables::{self, Lookup, NOT_REGISTERED, parse_path};
 use crate::Result;
@@ -15,11 +16,20 @@ impl Database {
     /// What it says about each of `paths`.
     pub(super) fn path_infos(&self, paths: &[StorePath]) -> Result<Vec<Option<PathInfo>>> {
         self.query(|connection| {
+            if paths.len() > tables::fair_share(connection)?
+                && let Some(found) = bulk::path_infos(connection, &self.store_dir, paths)?
+            {
+                return Ok(found);
+            }
             let mut references = References::new(&self.store_dir, connection)?;
-            let mut statement = connection.prepare_cached(ROW)?;
+            let mut statement = connection.prepare_cached(&format!("{ROW} where path = ?"))?;
             let mut read = |path: &StorePath| {
-                let row = read_row(&mut statement, &self.store_dir.render_path(path))?;
-                row.map(|row| self.parse_row(path, &row, &mut references)).transpose()
+                let rendered = self.store_dir.render_path(path);
+                let mut rows = statement.query([&rendered])?;
+                let Some(row) = rows.next()? else { return Ok(None) };
+                let mut info = read_row(&self.store_dir, path, row)?;
+                info.references = references.of(row.get(0)?, &rendered)?.into();
+                Ok(Some(info))
             };
             paths.iter().map(&mut read).collect()
         })
@@ -28,13 +38,16 @@ impl Database {
     /// The NAR hashes of those of `paths` that are valid.
     pub(super) fn nar_hashes(&self, paths: &[StorePath]) -> Result<Vec<Option<NarHash>>> {
         self.query(|connection| {
+            if paths.len() > tables::fair_share(connection)? {
+                return Valid::read(connection, &self.store_dir)?.hashes_of(paths);
+            }
             let query = "select hash from ValidPaths where path = ?";
             let mut statement = connection.prepare_cached(query)?;
             let mut read = |path: &StorePath| {
-                let path = self.store_dir.render_path(path);
+                let rendered = self.store_dir.render_path(path);
                 let hash: Option<String> =
-                    statement.query_row([&path], |row| row.get(0)).optional()?;
-                hash.map(|hash| parse_hash(&path, &hash)).transpose()
+                    statement.query_row([rendered], |row| row.get(0)).optional()?;
+                hash.map(|hash| parse_hash(&self.store_dir, path, &hash)).transpose()
             };
             paths.iter().map(&mut read).collect()
         })
@@ -46,6 +59,9 @@ impl Database {
         paths: &'p [StorePath],
     ) -> Result<Option<&'p StorePath>> {
         self.query(|connection| {
+            if paths.len() > tables::fair_share(connection)? {
+                return bulk::first_invalid(connection, &self.store_dir, paths);
+            }
             let mut lookup = Lookup::new(connection)?;
             for path in paths {
                 if !lookup.is_valid(&self.store_dir.render_path(path))? {
@@ -79,50 +95,17 @@ impl Database {
             Ok(found)
         })
     }
-
-    fn parse_row(
-        &self,
-        path: &StorePath,
-        row: &Row,
-        references: &mut References<'_>,
-    ) -> ReadResult<PathInfo> {
-        let rendered = self.store_dir.render_path(path);
-        let bad = |what: &str, reason: String| {
-            ReadError::Contents(format!("{what} of {rendered}: {reason}"))
-        };
-        let nar_size =
-            u64::try_from(row.nar_size.unwrap_or(0)).map_err(|e| bad("narSize", e.to_string()))?;
-        let ca = match row.ca.as_deref() {
-            None | Some("") => None,
-            Some(text) => Some(ContentAddress::parse(text).map_err(|e| bad("ca", e.to_string()))?),
-        };
-        let mut signatures = row
-            .sigs
-            .as_deref()
-            .unwrap_or_default()
-            .split_whitespace()
-            .map(|text| parse_signature(text).map_err(|e| bad("sigs", e.to_string())))
-            .collect::<ReadResult<Vec<_>>>()?;
-        signatures.sort();
-        let deriver = match row.deriver.as_deref() {
-            None | Some("") => None,
-            Some(text) => Some(parse_path(&self.store_dir, text.as_bytes())?),
-        };
-        Ok(PathInfo {
-            path: path.clone(),
-            nar_hash: parse_hash(&rendered, &row.hash)?,
-            nar_size,
-            references: references.of(row.id, &rendered)?.into(),
-            deriver,
-            ca,
-            signatures,
-        })
-    }
 }
 
-fn parse_hash(path: &str, text: &str) -> ReadResult<NarHash> {
-    let parsed = NarHash::parse(text);
-    parsed.map_err(|error| ReadError::Contents(format!("hash of {path}: {error}")))
+pub(super) fn parse_hash(
+    store_dir: &StoreDir,
+    path: &StorePath,
+    text: &str,
+) -> ReadResult<NarHash> {
+    NarHash::parse(text).map_err(|error| {
+        let path = store_dir.render_path(path);
+        ReadError::Contents(format!("hash of {path}: {error}"))
+    })
 }
 
 /// References, the same paths again and again.
@@ -162,27 +145,39 @@ impl<'c> References<'c> {
     }
 }
 
-struct Row {
-    id: i64,
-    hash: String,
-    deriver: Option<String>,
-    nar_size: Option<i64>,
-    sigs: Option<String>,
-    ca: Option<String>,
-}
+/// What there is to know of a path but for its references; [`read_row`] reads it.
+pub(super) const ROW: &str = "select id, path, hash, deriver, narSize, sigs, ca from ValidPaths";
 
-const ROW: &str = "select id, hash, deriver, narSize, sigs, ca from ValidPaths where path = ?";
-
-fn read_row(statement: &mut CachedStatement<'_>, path: &str) -> ReadResult<Option<Row>> {
-    let found = statement.query_row([path], |row| {
-        Ok(Row {
-            id: row.get(0)?,
-            hash: row.get(1)?,
-            deriver: row.get(2)?,
-            nar_size: row.get(3)?,
-            sigs: row.get(4)?,
-            ca: row.get(5)?,
-        })
-    });
-    Ok(found.optional()?)
+/// What a row says about a path, without references.
+pub(super) fn read_row(
+    store_dir: &StoreDir,
+    path: &StorePath,
+    row: &Row<'_>,
+) -> ReadResult<PathInfo> {
+    let bad = |what: &str, reason: String| {
+        let path = store_dir.render_path(path);
+        ReadError::Contents(format!("{what} of {path}: {reason}"))
+    };
+    let text = |column: usize| -> ReadResult<Option<&str>> {
+        let text = row.get_ref(column)?.as_str_or_null().map_err(rusqlite::Error::from)?;
+        Ok(text.filter(|text| !text.is_empty()))
+    };
+    let nar_size = row.get::<_, Option<i64>>(4)?.unwrap_or(0);
+    let mut signatures = text(5)?
+        .unwrap_or_default()
+        .split_whitespace()
+        .map(|text| parse_signature(text).map_err(|error| bad("sigs", error.to_string())))
+        .collect::<ReadResult<Vec<_>>>()?;
+    signatures.sort();
+    let ca = text(6)?.map(ContentAddress::parse).transpose();
+    let deriver = text(3)?.map(|text| parse_path(store_dir, text.as_bytes())).transpose()?;
+    Ok(PathInfo {
+        path: path.clone(),
+        nar_hash: parse_hash(store_dir, path, text(2)?.unwrap_or_default())?,
+        nar_size: u64::try_from(nar_size).map_err(|error| bad("narSize", error.to_string()))?,
+        references: [].into(),
+        deriver,
+        ca: ca.map_err(|error| bad("ca", error.to_string()))?,
+        signatures,
+    })
 }

@@ -4,12 +4,14 @@
 //! reads and writes; newer versions add what else they want when they first open the store.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags};
 
 use super::database::database_error;
 use super::layout::Layout;
+use crate::whole_file::write_whole;
 use crate::{Error, Result};
 
 /// The only schema version that is written.
@@ -93,11 +95,8 @@ pub(super) fn open_for_writing(layout: &Layout) -> Result<Connection> {
             .execute_batch(TABLES)
             .and_then(|()| connection.query_row("pragma wal_checkpoint(truncate)", [], |_| Ok(())))
             .map_err(|error| database_error(&file, &error))?;
-        let new = schema_file.with_extension("new");
-        fs::write(&new, &known)
-            .and_then(|()| fs::File::open(&new)?.sync_all())
-            .and_then(|()| fs::rename(&new, &schema_file))
-            .and_then(|()| fs::File::open(layout.state_dir.join("db"))?.sync_all())
+        // Another process may be at this as well, and does the same.
+        write_whole(&schema_file, 0o644, |file| file.write_all(known.as_bytes()))
             .map_err(Error::io(format!("write {}", schema_file.display())))?;
     }
     Ok(connection)
@@ -120,4 +119,25 @@ fn connect(file: &Path) -> rusqlite::Result<Connection> {
     )?;
     connection.set_prepared_statement_cache_capacity(16);
     Ok(connection)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_at_once_make_one_store() {
+        for _ in 0..20 {
+            let directory = tempfile::tempdir().unwrap();
+            let layout = Layout::chroot(directory.path());
+            create_directories(&layout).unwrap();
+            std::thread::scope(|scope| {
+                let opening = [(); 4].map(|()| scope.spawn(|| open_for_writing(&layout).map(drop)));
+                for opened in opening {
+                    opened.join().unwrap().unwrap();
+                }
+            });
+            assert_eq!(fs::read_to_string(layout.schema_file()).unwrap(), "10");
+        }
+    }
 }

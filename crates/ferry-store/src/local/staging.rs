@@ -6,7 +6,7 @@
 use std::fs::{self, DirBuilder, File};
 use std::io::{BufRead, BufReader, ErrorKind};
 use std::os::fd::AsFd as _;
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
@@ -23,6 +23,8 @@ use crate::{Error, Result};
 
 /// The name behind the hash part.
 const NAME: &str = "ferry-staging";
+/// What tells it from an object of that name: nobody may write to any object.
+const MODE: u32 = 0o700;
 
 /// How many of them this process has made.
 static COUNT: AtomicU64 = AtomicU64::new(0);
@@ -67,7 +69,7 @@ impl Staging {
             .map_err(Error::io(format!("open the directory {}", store.display())))?;
         loop {
             DirBuilder::new()
-                .mode(0o700)
+                .mode(MODE)
                 .create(&path)
                 .map_err(Error::io(format!("make the directory {}", path.display())))?;
             // Until it is locked, another writer that sweeps takes it for a dead one's.
@@ -187,7 +189,9 @@ fn sweep(real_store_dir: &Path) -> Result<()> {
         }
         // Gone meanwhile, or not ours to open: then not ours to remove.
         let Ok(handle) = open_directory(&entry.path()) else { continue };
-        if try_exclusive(&handle) {
+        // An object may have that name. Nobody may write to one, nor anybody but the owner to ours.
+        let is_ours = handle.metadata().is_ok_and(|found| found.mode() & 0o7777 == MODE);
+        if is_ours && try_exclusive(&handle) {
             remove(&entry.path())?;
         }
     }
@@ -226,4 +230,29 @@ fn make_writable(directory: &Path) -> std::io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn objects_that_are_called_like_ours_are_nobodys_to_sweep() {
+        let directory = tempfile::tempdir().unwrap();
+        let layout = Layout::chroot(directory.path());
+        let store = &layout.real_store_dir;
+        let make = |mode| {
+            let place = layout.real_path(&Staging::new_path());
+            fs::create_dir_all(&place).unwrap();
+            fs::set_permissions(&place, fs::Permissions::from_mode(mode)).unwrap();
+            place
+        };
+        let (object, left_behind) = (make(0o555), make(0o700));
+        let staging = Staging::create(&layout, &Staging::new_path()).unwrap();
+        assert!(object.exists() && !left_behind.exists());
+        assert_eq!(fs::read_dir(store).unwrap().count(), 2);
+        // One that is in use stays.
+        let other = Staging::create(&layout, &Staging::new_path()).unwrap();
+        assert!(staging.path.exists() && other.path.exists());
+    }
 }

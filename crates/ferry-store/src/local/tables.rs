@@ -68,10 +68,15 @@ fn integer(row: &Row<'_>, column: usize) -> Result<i64> {
     }
 }
 
-/// How large the database is, in pages.
-pub(crate) fn count_pages(connection: &Connection) -> Result<usize> {
-    let count: i64 = connection.pragma_query_value(None, "page_count", |row| row.get(0))?;
-    Ok(usize::try_from(count).unwrap_or_default())
+/// Once there is a row looked up for so many pages of the database, all of it is read. (To read a
+/// page in order costs a sixth as much; what was looked up in vain must cost little, too.)
+const PAGES_TO_A_ROW: usize = 2;
+
+/// How many rows are a fair share of the database: to look more of them up costs more than to read
+/// whole tables.
+pub(crate) fn fair_share(connection: &Connection) -> Result<usize> {
+    let pages: i64 = connection.pragma_query_value(None, "page_count", |row| row.get(0))?;
+    Ok(usize::try_from(pages).unwrap_or_default() / PAGES_TO_A_ROW)
 }
 
 /// Visits all of `ValidPaths`, in the order of the ids.
@@ -111,6 +116,20 @@ pub(crate) fn each_valid_path(
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         visit(bytes(row, 0)?.unwrap_or_default())?;
+    }
+    Ok(())
+}
+
+/// Visits all of `ValidPaths`, in the order of the ids: the id, the path and its NAR hash.
+pub(crate) fn each_hash(
+    connection: &Connection,
+    mut visit: impl FnMut(i64, &[u8], &[u8]) -> Result<()>,
+) -> Result<()> {
+    let mut statement = connection.prepare("select id, path, hash from ValidPaths order by id")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let path = bytes(row, 1)?.unwrap_or_default();
+        visit(integer(row, 0)?, path, bytes(row, 2)?.unwrap_or_default())?;
     }
     Ok(())
 }

@@ -306,6 +306,20 @@ fn a_connection_that_always_breaks_is_given_up_with_the_place() {
 }
 
 #[test]
+fn a_part_that_does_not_say_what_it_is_a_part_of_is_taken() {
+    let origin = Origin::start();
+    origin.serve("/file", long());
+    origin.serve_ranges();
+    origin.answer_next("/file", Answer::CutAfter(200_000));
+    let rest = long().split_off(200_000);
+    let range = format!("bytes 200000-{}/{}", long().len() - 1, long().len());
+    let headers = vec![("Content-Range", range)];
+    origin.answer_next("/file", Answer::Status("206 Partial Content", headers, rest));
+    assert!(stream(&impatient(), &format!("{}/file", origin.url())).unwrap() == long());
+    assert_eq!(origin.requests_for("/file"), 2);
+}
+
+#[test]
 fn a_file_that_changes_while_it_is_read_is_an_error() {
     for ranges in [true, false] {
         let origin = Origin::start();

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use ferry_formats::{NarHash, StoreDir};
 use ferry_graph::{Explorer, Kind, NodeSet};
 use ferry_store::facts::{
-    Added, Need, OutputOf, Outside, Recorded, Trace, TraceError, TraceHeader, Unfinished, Warning,
-    Why,
+    Added, EntryKind, Need, OutputOf, Outside, Recorded, Trace, TraceError, TraceHeader,
+    Unfinished, Warning, Why,
 };
 
 use crate::support::{explorer, parse as path};
@@ -183,6 +183,11 @@ fn what_is_written_is_read_again() {
     source.copy = Some(path(SOURCE));
     let mut file = Outside::new("/home/user/release.nix".to_owned(), Why::NixFile);
     file.nar_hash = Some(NarHash::of(b"nar"));
+    let mut directory = Outside::new("/home/user/modules".to_owned(), Why::Directory);
+    let entries = [("a \"b\"", EntryKind::Regular), ("c", EntryKind::Directory)];
+    directory.entries = Some(entries.map(|(name, kind)| (name.to_owned(), kind)).into());
+    let mut empty = Outside::new("/home/user/none".to_owned(), Why::Directory);
+    empty.entries = Some([].into());
     let recorded = Recorded {
         header: TraceHeader {
             evaluator: Some("nix-instantiate (Nix) 2.26.3".to_owned()),
@@ -196,7 +201,15 @@ fn what_is_written_is_read_again() {
         roots: vec![path(RELEASE)],
         needs: vec![fetched, imported, input],
         added: vec![Added { path: path(BUILDER), why: Why::Text, from }],
-        outside: vec![source, file, Outside::new("nix/gitv3/x".to_owned(), Why::FetcherCache)],
+        outside: vec![
+            source,
+            file,
+            directory,
+            empty,
+            Outside::new("/home/user/read".to_owned(), Why::File),
+            Outside::new("/home/user/there".to_owned(), Why::Exists),
+            Outside::new("nix/gitv3/x".to_owned(), Why::FetcherCache),
+        ],
         warnings: vec![Warning {
             text: "what time is it?".to_owned(),
             why: "current-time".to_owned(),
@@ -261,6 +274,9 @@ fn what_is_no_trace_is_refused_as_such() {
 fn a_bad_line_is_named_with_its_number_and_its_place_in_the_file() {
     let first = format!("{{\"need\":\"{SOURCE}\",\"why\":\"fetch\"}}\n");
     let offset = HEADER.len() + first.len();
+    let with_entries = |entries: &str| {
+        format!("{{\"outside\":\"/d\",\"why\":\"directory\",\"entries\":{entries}}}")
+    };
     for (bad, said) in [
         ("hello".to_owned(), "JSON"),
         ("[]".to_owned(), "JSON"),
@@ -280,6 +296,11 @@ fn a_bad_line_is_named_with_its_number_and_its_place_in_the_file() {
             format!("{{\"need\":\"{SOURCE}\",\"why\":\"fetch\",\"outputOf\":\"{NAMES_DRV}^\"}}"),
             "`outputOf`",
         ),
+        (with_entries("[]"), "`entries`"),
+        (with_entries("{\"a\":\"fifo\"}"), "`entries`"),
+        (with_entries("{\"..\":\"directory\"}"), "`entries`"),
+        (with_entries("{\"a/b\":\"regular\"}"), "`entries`"),
+        (with_entries("{\"\":\"regular\"}"), "`entries`"),
         ("{\"end\":true}".to_owned(), "`complete`"),
         ("{\"end\":false,\"complete\":true}".to_owned(), "`end`"),
         (HEADER.trim_end().to_owned(), "second trace"),

@@ -35,6 +35,8 @@ pub(super) struct Classifier<'a> {
     pub(super) known: HashSet<StorePath>,
     pub(super) facts: Recorded,
     pub(super) outside: Outsides,
+    /// Where names are looked up.
+    pub(super) places: Vec<PathBuf>,
     wanted: Wanted,
 }
 
@@ -59,11 +61,13 @@ impl<'a> Classifier<'a> {
             known: HashSet::new(),
             facts: Recorded::default(),
             outside: Outsides::default(),
+            places: Vec::new(),
             wanted: Wanted::default(),
         }
     }
 
     pub(super) fn facts(mut self) -> Recorded {
+        self.take_opened_for_evaluated();
         self.look_at_expressions();
         self.read_locks();
         self.find_origins();

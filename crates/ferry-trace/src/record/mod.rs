@@ -8,6 +8,7 @@ mod lock;
 mod origins;
 mod outside;
 mod scan;
+mod watched;
 mod witness;
 
 use std::path::{Path, PathBuf};
@@ -16,7 +17,7 @@ use std::time::Duration;
 
 use ferry_formats::{StoreDir, StorePath};
 use ferry_store::Store;
-use ferry_store::facts::{Recorded, TraceError, TraceHeader, cache_beside};
+use ferry_store::facts::{Recorded, Trace, TraceError, TraceHeader, Unfinished, cache_beside};
 use tempfile::TempDir;
 use thiserror::Error;
 
@@ -25,6 +26,7 @@ pub use self::witness::{Shown, Verbosity, Witness, without_colours};
 use self::classify::Classifier;
 use self::heard::Heard;
 use crate::proxy::{Proxy, ProxyError, Upstream};
+use crate::watch::Seen;
 
 /// How long connections may take to end when the evaluator is gone.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -55,6 +57,14 @@ pub enum RecordError {
         /// The system's answer.
         source: std::io::Error,
     },
+    /// There is a recording that tells more.
+    #[error("{file} is a complete recording, which stays: the new one {worse}")]
+    Better {
+        /// The recording that is there.
+        file: String,
+        /// What is wrong with the new one.
+        worse: &'static str,
+    },
 }
 
 /// An evaluation that is being recorded.
@@ -74,6 +84,8 @@ pub struct Evaluation {
     pub roots: Option<Vec<StorePath>>,
     /// The evaluator's log, if it was read.
     pub witness: Option<Witness>,
+    /// What evaluators were seen to do with files, if they were watched.
+    pub seen: Option<Seen>,
     /// Where the files of the store really are, if that is not where its paths say.
     pub real_store_dir: Option<PathBuf>,
     /// Files that were named to the evaluator.
@@ -84,6 +96,8 @@ pub struct Evaluation {
     pub flake: Option<PathBuf>,
     /// Where `<name>` is looked up: names, perhaps empty, and directories.
     pub search_path: Vec<(String, PathBuf)>,
+    /// Where the evaluator puts what it needs for a while.
+    pub temporary_directory: Option<PathBuf>,
     /// Whether it could see neither environment nor time.
     pub is_pure: bool,
     /// Why something may be missing.
@@ -160,6 +174,33 @@ impl RecordedEvaluation {
     #[must_use]
     pub fn recorded(&self) -> &Recorded {
         &self.recorded
+    }
+
+    /// Refuses to replace a complete recording by one that may lack something, or that has nothing
+    /// in it.
+    ///
+    /// # Errors
+    /// [`RecordError::Better`].
+    pub fn require_better(&self, file: &Path) -> Result<(), RecordError> {
+        // What cannot be read is no loss.
+        let Ok(before) = Trace::read(file, &self.store_dir, Unfinished::Refuse) else {
+            return Ok(());
+        };
+        let is_empty = |recorded: &Recorded| {
+            let Recorded { needs, added, outside, .. } = recorded;
+            needs.is_empty() && added.is_empty() && outside.is_empty()
+        };
+        let better = |worse| RecordError::Better { file: file.display().to_string(), worse };
+        if !before.is_complete() {
+            return Ok(());
+        }
+        if !self.recorded.incomplete.is_empty() {
+            return Err(better("may lack something"));
+        }
+        if is_empty(&self.recorded) && !is_empty(before.recorded()) {
+            return Err(better("has nothing in it"));
+        }
+        Ok(())
     }
 
     /// Writes the trace into `file`, and beside it, in `file` with `.cache` behind it, what of the

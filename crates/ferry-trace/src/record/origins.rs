@@ -71,6 +71,12 @@ impl Classifier<'_> {
         let mut hashes = HashMap::new();
         let has_fetched = cache::has_fetched(self.cache);
         let copies: BTreeSet<StorePath> = self.heard.copies.iter().cloned().collect();
+        let names: Vec<&str> = copies.iter().map(StorePath::name).collect();
+        for path in self.seen_candidates(&names) {
+            if !candidates.contains(&path) {
+                candidates.push(path);
+            }
+        }
         for path in copies {
             if self.origins.contains_key(&path) || self.inputs.contains_key(&path) {
                 continue;
@@ -99,11 +105,12 @@ impl Classifier<'_> {
             let (called, others): (Vec<&PathBuf>, Vec<&PathBuf>) =
                 candidates.iter().partition(is_called);
             // One of another content and the same name was filtered; but fetchers call everything
-            // `source`.
-            let found = called.iter().copied().find(&mut is_same);
+            // `source`, and so are many directories called.
             let may_be_fetched = path.name() == "source" && has_fetched;
-            let found = found.or(called.first().copied().filter(|_| !may_be_fetched));
-            let found = found.or_else(|| others.iter().copied().find(&mut is_same));
+            let filtered = called.first().copied().filter(|_| !may_be_fetched);
+            let found = called.iter().copied().find(&mut is_same);
+            let found = found.or(filtered.filter(|_| path.name() != "source"));
+            let found = found.or_else(|| others.iter().copied().find(&mut is_same)).or(filtered);
             if let Some(from) = found {
                 self.origins.insert(path, Origin::File(from.clone()));
             }

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use ferry_formats::StorePath;
-use ferry_store::facts::{Need, Outside, Warning, Why};
+use ferry_store::facts::{EntryKind, Need, Outside, Warning, Why};
 
 use super::classify::Classifier;
 use super::files;
@@ -26,7 +26,7 @@ pub(super) struct Outsides {
 }
 
 impl Outsides {
-    fn put(&mut self, path: &Path, why: Why) -> &mut Outside {
+    pub(super) fn put(&mut self, path: &Path, why: Why) -> &mut Outside {
         let fresh = Outside::new(path.display().to_string(), why);
         self.files.entry(path.to_owned()).or_insert(fresh)
     }
@@ -41,14 +41,31 @@ impl Outsides {
         self.cached.push(Outside::new(entry, Why::FetcherCache));
     }
 
+    /// Whether there is a line about a path.
+    pub(super) fn has(&self, path: &Path) -> bool {
+        self.files.contains_key(path)
+    }
+
+    /// The store object that has what was copied of a directory, if that was not all.
+    pub(super) fn copy(&self, path: &Path) -> Option<&StorePath> {
+        self.files.get(path)?.copy.as_ref()
+    }
+
+    /// The entries of a directory that was listed.
+    pub(super) fn entries(&self, path: &Path) -> Option<&BTreeMap<String, EntryKind>> {
+        self.files.get(path)?.entries.as_ref()
+    }
+
     /// Whether a directory above a path is taken as a whole.
-    fn has_above(&self, path: &Path) -> bool {
+    pub(super) fn has_above(&self, path: &Path) -> bool {
         let above = path.ancestors().skip(1);
-        above.filter_map(|one| self.files.get(one)).any(|one| one.copy.is_none())
+        let is_whole =
+            |one: &Outside| one.copy.is_none() && !matches!(one.why, Why::Directory | Why::Exists);
+        above.filter_map(|one| self.files.get(one)).any(is_whole)
     }
 
     /// Whether there is something below a path.
-    fn has_below(&self, path: &Path) -> bool {
+    pub(super) fn has_below(&self, path: &Path) -> bool {
         let mut after = self.files.range(path.to_owned()..).map(|(path, _)| path);
         after.any(|one| one != path && one.starts_with(path))
     }
@@ -107,17 +124,22 @@ impl Classifier<'_> {
             }
         }
         // A directory that is named from the root on may be any.
-        let absolute = absolute.into_iter().filter(|path| !path.is_dir());
-        named.into_iter().chain(absolute).for_each(|path| self.named(&path));
+        if self.evaluation.seen.is_none() {
+            let absolute = absolute.iter().filter(|path| !path.is_dir());
+            named.iter().chain(absolute).for_each(|path| self.named(path));
+        }
+        (self.found.paths, self.found.absolute, self.found.mentioned) =
+            (named, absolute, mentioned);
         if let Some(flake) = self.evaluation.flake.clone() {
             self.outside.put(&flake, Why::Flake);
         }
         self.witness.evaluated = evaluated;
+        self.seen();
     }
 
     /// Takes a link that leads into the store, with the object that it leads to, if a path goes
     /// through one.
-    fn leads_into_store(&mut self, path: &Path) -> bool {
+    pub(super) fn leads_into_store(&mut self, path: &Path) -> bool {
         let real = fs::canonicalize(path).ok();
         let Some(object) = real.and_then(|real| self.in_store(&real)) else { return false };
         self.need(Need::new(object, Why::NixFile));
@@ -158,6 +180,7 @@ impl Classifier<'_> {
     /// What `<name>` stood for; and a `NIX_PATH` in which that, and nothing else, is found again.
     fn look_ups(&mut self) {
         let search_path = std::mem::take(&mut self.evaluation.search_path);
+        self.places = search_path.iter().map(|(_, place)| place.clone()).collect();
         let mut used: Vec<String> = Vec::new();
         for (name, directory) in self.looked_up(&search_path) {
             let Ok(real) = fs::canonicalize(&directory) else { continue };

@@ -14,7 +14,7 @@ Examples:
 /// Which signatures count.
 #[derive(Args)]
 pub(crate) struct Trust {
-    /// Trust these public keys, besides those in nix.conf
+    /// Trust these public keys, besides those in nix.conf: `NAME:BASE64`, or a file with such keys
     #[arg(long, value_name = "KEY")]
     pub(crate) trusted_public_key: Vec<String>,
 }
@@ -40,6 +40,9 @@ pub(crate) struct Verify {
     /// `unix://SOCKET`, `exec:COMMAND`, or the root directory of a chroot store
     #[arg(long, value_name = "STORE")]
     pub(crate) against: Option<String>,
+    /// Fail where `ferry load` would refuse a path, because no trusted key has signed it
+    #[arg(long)]
+    pub(crate) require_sigs: bool,
     #[command(flatten)]
     pub(crate) keys: BundleKeys,
 }

@@ -38,12 +38,12 @@ pub(crate) struct Copy {
     pub(crate) all: bool,
     /// The store to read from: `auto`, `local`, `daemon`, `unix://SOCKET`, `exec:COMMAND`, the root
     /// directory of a chroot store, a bundle, or a binary cache (`https://…`, `s3://…`, `file://…`)
-    #[arg(long, default_value = "auto", value_name = "STORE")]
+    #[arg(long, env = "NIX_REMOTE", default_value = "auto", value_name = "STORE")]
     pub(crate) from: String,
     /// The store to copy to: one of the same, a bundle if the name ends in `.ferry`. Parameters of
     /// a binary cache are Nix's: `compression`, `compression-level`, `write-nar-listing`,
     /// `secret-key`
-    #[arg(long, default_value = "auto", value_name = "STORE")]
+    #[arg(long, env = "NIX_REMOTE", default_value = "auto", value_name = "STORE")]
     pub(crate) to: String,
     /// Copy the build logs of the derivations, too, which `nix log` shows
     #[arg(long)]
@@ -87,8 +87,8 @@ pub(crate) struct CacheCreate {
     /// The cache: a directory, or `file://DIRECTORY` with parameters
     #[arg(long, value_name = "CACHE")]
     pub(crate) to: String,
-    /// The store to read from, as for `ferry copy`
-    #[arg(long, default_value = "auto", value_name = "STORE", conflicts_with = "references_graph")]
+    /// The store to read from, as for `ferry copy`; none with --references-graph
+    #[arg(long, env = "NIX_REMOTE", default_value = "auto", value_name = "STORE")]
     pub(crate) from: String,
     /// Take what this file lists, and read it from the files below /nix/store: what
     /// `exportReferencesGraph` or `closureInfo` wrote. No database is asked

@@ -18,8 +18,8 @@ Examples:
 pub(crate) struct CachePrune {
     /// The cache: a directory, or its address
     pub(crate) cache: String,
-    /// Keep this and everything that it refers to: a store path, any other installable, a file with
-    /// a list of store paths, or a bundle
+    /// Keep this and everything that it refers to: a store path, any other installable, an inventory,
+    /// a file with a list of store paths, or a bundle
     #[arg(long, value_name = "INSTALLABLE|FILE")]
     pub(crate) keep: Vec<String>,
     /// Keep this set of every installable named, as --store knows it: a named set (see `ferry query
@@ -27,7 +27,7 @@ pub(crate) struct CachePrune {
     #[arg(long)]
     pub(crate) set: Option<String>,
     /// The store that knows what installables and sets mean; store paths need none
-    #[arg(long, default_value = "auto", value_name = "STORE")]
+    #[arg(long, env = "NIX_REMOTE", default_value = "auto", value_name = "STORE")]
     pub(crate) store: String,
     /// Keep what was added to the cache later than so long ago, and everything that it refers to:
     /// 90m, 12h, 30d [default: 1d]

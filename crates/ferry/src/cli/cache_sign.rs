@@ -7,9 +7,9 @@ use clap::{Args, ValueHint};
 pub(super) const EXAMPLES: &str = "\
 Examples:
   All that is in a cache:
-    ferry cache sign /srv/cache --all --key-file secret.key
+    ferry cache sign /srv/cache --all --sign-key secret.key
   A key is replaced by another:
-    ferry cache sign /srv/cache --all --remove-key harbour-1 --key-file harbour-2.secret";
+    ferry cache sign /srv/cache --all --remove-key harbour-1 --sign-key harbour-2.secret";
 
 #[derive(Args)]
 pub(crate) struct CacheSign {
@@ -26,9 +26,9 @@ pub(crate) struct CacheSign {
     #[arg(short, long)]
     pub(crate) recursive: bool,
     /// A file with a secret key (made by `nix key generate-secret`)
-    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath,
-          required_unless_present = "remove_key")]
-    pub(crate) key_file: Vec<PathBuf>,
+    #[arg(short = 'k', long, visible_alias = "key-file", value_name = "FILE",
+          value_hint = ValueHint::FilePath, required_unless_present = "remove_key")]
+    pub(crate) sign_key: Vec<PathBuf>,
     /// Take away what a key of this name has signed
     #[arg(long, value_name = "NAME")]
     pub(crate) remove_key: Vec<String>,

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueHint};
 
+use super::Evaluated;
 use super::pack::Level;
 
 pub(super) const EXAMPLES: &str = "\
@@ -23,9 +24,12 @@ pub(crate) enum Drv {
 
 #[derive(Args)]
 pub(crate) struct DrvShow {
-    /// A bundle, of which what was packed is shown, or an installable
-    #[arg(required = true, value_name = "INSTALLABLE")]
+    /// A bundle, of which what was packed is shown, or an installable. With --file or --expr,
+    /// attribute paths
+    #[arg(required_unless_present_any = ["file", "expr"], value_name = "INSTALLABLE")]
     pub(crate) installables: Vec<String>,
+    #[command(flatten)]
+    pub(crate) evaluated: Evaluated,
     /// Show what they depend on too
     #[arg(short, long)]
     pub(crate) recursive: bool,

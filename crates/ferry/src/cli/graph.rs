@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum, ValueHint};
 use ferry_graph::Kind;
 
+use super::Evaluated;
+
 pub(super) const EXAMPLES: &str = "\
 Examples:
   What a package's build reads:
@@ -40,11 +42,11 @@ pub(crate) struct Sources {
 #[derive(Args)]
 pub(crate) struct Query {
     /// The query
-    #[arg(required_unless_present_any = ["file", "sets", "functions"], value_name = "EXPR")]
+    #[arg(required_unless_present_any = ["query_file", "sets", "functions"], value_name = "EXPR")]
     pub(crate) expression: Option<String>,
     /// Read definitions from this file, and the query itself if none is given
-    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub(crate) file: Vec<PathBuf>,
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) query_file: Vec<PathBuf>,
     #[command(flatten)]
     pub(crate) sources: Sources,
     /// Put everything behind what it refers to, instead of in the order of store paths
@@ -70,9 +72,15 @@ pub(crate) struct Query {
 #[derive(Args)]
 pub(crate) struct Deps {
     /// One kind of dependency (`run`, `build`, `eval`; all three if none is named), and what
-    /// needs them
-    #[arg(required = true, value_names = ["KIND", "INSTALLABLE"], num_args = 1..)]
+    /// needs them. With --file or --expr, attribute paths
+    #[arg(
+        required_unless_present_any = ["file", "expr"],
+        value_names = ["KIND", "INSTALLABLE"],
+        num_args = 1..
+    )]
     pub(crate) arguments: Vec<String>,
+    #[command(flatten)]
+    pub(crate) evaluated: Evaluated,
     /// Also what they need, and so on
     #[arg(long)]
     pub(crate) closure: bool,
@@ -108,10 +116,10 @@ pub(crate) struct Size {
     #[arg(value_name = "SET")]
     pub(crate) expression: String,
     /// Read definitions from this file
-    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub(crate) file: Vec<PathBuf>,
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) query_file: Vec<PathBuf>,
     /// What to sort by, largest first
-    #[arg(long, default_value = "closure")]
+    #[arg(long, value_name = "ORDER", default_value = "closure-size")]
     pub(crate) sort: SizeKind,
     #[command(flatten)]
     pub(crate) sources: Sources,
@@ -121,11 +129,14 @@ pub(crate) struct Size {
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum SizeKind {
     /// The object's own NAR
-    Nar,
+    #[value(alias = "nar")]
+    NarSize,
     /// The object and everything it refers to
-    Closure,
+    #[value(alias = "closure")]
+    ClosureSize,
     /// What only this member of the set brings along
-    Added,
+    #[value(alias = "added")]
+    AddedSize,
 }
 
 fn parse_kind(text: &str) -> Result<Kind, String> {

@@ -18,6 +18,7 @@ mod shell;
 mod trace;
 mod what;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueHint};
@@ -39,7 +40,7 @@ pub(crate) use self::pack::Pack;
 pub(crate) use self::salvage::Salvage;
 pub(crate) use self::shell::Shell;
 pub(crate) use self::trace::Trace;
-pub(crate) use self::what::{SignWith, What};
+pub(crate) use self::what::{Evaluated, SignWith, What};
 
 /// Carries Nix software across a gap in the network.
 ///
@@ -136,14 +137,19 @@ pub(crate) enum Command {
     /// Make binary caches, and look after them
     #[command(subcommand)]
     Cache(Cache),
+    /// Become a command that the process which started this one watches
+    #[command(hide = true, name = crate::watching::COMMAND)]
+    BecomeWatched {
+        /// The command
+        #[arg(last = true)]
+        command: Vec<OsString>,
+    },
     /// Print a completion script for a shell
-    #[command(hide = true)]
     Completions {
         /// The shell
         shell: clap_complete::Shell,
     },
     /// Write the man pages into a directory
-    #[command(hide = true)]
     Man {
         /// The directory, which has to exist
         #[arg(value_hint = ValueHint::DirPath)]

@@ -38,12 +38,13 @@ pub(crate) struct Pack {
     /// Add this many volumes of parity: as many volumes, whichever, can be lost or damaged
     #[arg(long, value_name = "N", default_value_t = 0, requires = "volume_size")]
     pub(crate) parity: u32,
-    /// Leave out what the other side has: a list of store paths (as `nix-store --query
-    /// --requisites` prints it), a bundle that it has loaded, or the address of its store
+    /// Leave out what the other side has: an inventory (`ferry inventory`), a list of store paths
+    /// (as `nix-store --query --requisites` prints it), a bundle that it has loaded, or the address
+    /// of its store
     #[arg(long, value_name = "PLACE", value_hint = ValueHint::FilePath)]
     pub(crate) have: Vec<String>,
-    /// Pack what is different from earlier versions that the other side has: a list of its store
-    /// paths, a bundle that it has loaded, or the address of its store. All of that is left out, as
+    /// Pack what is different from earlier versions that the other side has: an inventory, a list of
+    /// its store paths, a bundle that it has loaded, or the address of its store. All of that is left out, as
     /// with --have. What a list or a bundle names is read from --store
     #[arg(long, value_name = "PLACE", value_hint = ValueHint::FilePath)]
     pub(crate) base: Option<String>,

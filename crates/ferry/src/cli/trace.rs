@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueHint};
 
+use super::Evaluated;
+
 pub(super) const EXAMPLES: &str = "\
 Examples:
   What has to be there to evaluate a package of a flake again:
@@ -25,12 +27,8 @@ pub(crate) struct Trace {
     /// Run this command instead, and record what it evaluates
     #[arg(last = true, value_name = "COMMAND", conflicts_with_all = ["installables", "file", "expr"])]
     pub(crate) command: Vec<OsString>,
-    /// Evaluate attributes of this Nix file
-    #[arg(short, long, value_hint = ValueHint::FilePath, conflicts_with = "expr")]
-    pub(crate) file: Option<PathBuf>,
-    /// Evaluate attributes of this Nix expression
-    #[arg(long)]
-    pub(crate) expr: Option<String>,
+    #[command(flatten)]
+    pub(crate) evaluated: Evaluated,
     /// The store to evaluate for: `auto`, `local`, `daemon`, `unix://SOCKET`, `exec:COMMAND`, or
     /// the root directory of a chroot store
     #[arg(long, env = "NIX_REMOTE", default_value = "auto", value_name = "STORE")]

@@ -27,6 +27,13 @@ pub(crate) struct What {
     /// Take this along too, with everything it refers to
     #[arg(long, value_name = "INSTALLABLE")]
     pub(crate) also: Vec<String>,
+    #[command(flatten)]
+    pub(crate) evaluated: Evaluated,
+}
+
+/// What is evaluated, where what is named are attributes.
+#[derive(Args)]
+pub(crate) struct Evaluated {
     /// Evaluate attributes of this Nix file
     #[arg(short, long, value_hint = ValueHint::FilePath, conflicts_with = "expr")]
     pub(crate) file: Option<PathBuf>,
@@ -35,20 +42,31 @@ pub(crate) struct What {
     pub(crate) expr: Option<String>,
 }
 
-impl What {
-    /// Whether nothing is named: neither a thing nor an expression.
+impl Evaluated {
+    /// Whether there is nothing to evaluate.
     pub(crate) fn is_empty(&self) -> bool {
-        self.installables.is_empty() && self.file.is_none() && self.expr.is_none()
+        self.file.is_none() && self.expr.is_none()
     }
 
     /// The expression that --file or --expr names.
-    pub(crate) fn expression(&self) -> Option<Expression<'_>> {
-        let attributes = &self.installables;
+    pub(crate) fn expression<'a>(&'a self, attributes: &'a [String]) -> Option<Expression<'a>> {
         match (&self.file, &self.expr) {
             (Some(file), _) => Some(Expression::File(file, attributes)),
             (None, Some(text)) => Some(Expression::Text(text, attributes)),
             (None, None) => None,
         }
+    }
+}
+
+impl What {
+    /// Whether nothing is named: neither a thing nor an expression.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.installables.is_empty() && self.evaluated.is_empty()
+    }
+
+    /// The expression that --file or --expr names.
+    pub(crate) fn expression(&self) -> Option<Expression<'_>> {
+        self.evaluated.expression(&self.installables)
     }
 }
 

@@ -12,16 +12,16 @@ use serde_json::{Value, json};
 
 use crate::cli::{Convert, Format};
 use crate::context::{Context, secret_keys};
-use crate::conversion::{Freight, is_cache};
+use crate::conversion::Freight;
 use crate::failure::Failure;
 use crate::output;
 use crate::sink::Sink;
-use crate::sources::{cache_address, open_cache};
+use crate::sources::{cache_address, is_cache, open_cache};
 
 pub(crate) fn run(context: &Context, options: &Convert) -> Result<(), Failure> {
     let to = match options.to_format {
         Some(format) => format,
-        None => guess(&options.output)?,
+        None => guess(context, &options.output)?,
     };
     if to != Format::Bundle && !(options.root.is_empty() && options.set.is_none()) {
         let message = format!("{} has no place for --root and --set", to.describe());
@@ -43,7 +43,7 @@ pub(crate) fn run(context: &Context, options: &Convert) -> Result<(), Failure> {
         Format::Cache => into_cache(context, options, &freight),
     };
     let (report, size) = outcome.map_err(|failure| advise(&freight, failure))?;
-    let lost = Lost::count(freight.path_infos(), to);
+    let lost = Lost::count(&freight, to)?;
     tell(context, options, &freight, to, (&report, size), &lost);
     if context.json {
         let store_dir = freight.store().store_dir();
@@ -86,8 +86,8 @@ fn name(format: Format) -> String {
 }
 
 /// What a file of this name is to hold.
-fn guess(output: &Path) -> Result<Format, Failure> {
-    if is_cache(output) {
+fn guess(context: &Context, output: &Path) -> Result<Format, Failure> {
+    if is_cache(context, &output.to_string_lossy()) {
         return Ok(Format::Cache);
     }
     if output.is_dir() || output.as_os_str().as_encoded_bytes().ends_with(b"/") {
@@ -131,7 +131,7 @@ fn into_bundle(
     let level = options.level.zstd();
     let pack_options =
         PackOptions { set, roots, level, sign_with: keys.clone(), ..PackOptions::default() };
-    let sink = Sink::new(&options.output, "a bundle")?;
+    let sink = Sink::new(&options.output, "a bundle")?.apart_from([options.from.as_path()])?;
     let (report, written) = sink.write(|sink| {
         let name = options.output.display().to_string();
         let store_dir = freight.store().store_dir().clone();
@@ -146,7 +146,8 @@ fn into_export(
     options: &Convert,
     freight: &Freight,
 ) -> Result<(CopyReport, Option<u64>), Failure> {
-    let sink = Sink::new(&options.output, "an export stream")?;
+    let sink =
+        Sink::new(&options.output, "an export stream")?.apart_from([options.from.as_path()])?;
     let (report, written) = sink.write(|sink| {
         let name = options.output.display().to_string();
         let stream = ExportWriter::new(sink, name, freight.store().store_dir().clone());
@@ -194,14 +195,22 @@ struct Lost {
     others: usize,
     signed: usize,
     content_addressed: usize,
+    realisations: usize,
 }
 
 impl Lost {
-    fn count(infos: &[PathInfo], to: Format) -> Self {
+    fn count(freight: &Freight, to: Format) -> Result<Self, Failure> {
+        let infos = freight.path_infos();
+        let realisations = match to {
+            Format::Bundle | Format::Cache => 0,
+            Format::Export | Format::Drvs => {
+                freight.store().realisations(&offered(freight).into())?.len()
+            }
+        };
         let count = |holds: &dyn Fn(&PathInfo) -> bool| infos.iter().filter(|it| holds(it)).count();
         let signed = |info: &PathInfo| !info.signatures.is_empty();
-        let none = Self::default();
-        match to {
+        let none = Self { realisations, ..Self::default() };
+        Ok(match to {
             Format::Bundle | Format::Cache => none,
             Format::Export => Self {
                 signed: count(&signed),
@@ -213,7 +222,7 @@ impl Lost {
                 others: count(&|info| !info.path.is_derivation()),
                 ..none
             },
-        }
+        })
     }
 
     fn json(&self) -> Value {
@@ -221,6 +230,7 @@ impl Lost {
             "paths": self.others,
             "signaturesOfPaths": self.signed,
             "contentAddressesOfPaths": self.content_addressed,
+            "realisations": self.realisations,
         })
     }
 }
@@ -248,6 +258,13 @@ fn tell(
             "left out the signatures of {}: an export stream has no place for them, and Nix \
              imports it only for users whom it trusts",
             output::paths(lost.signed as u64),
+        ));
+    }
+    if lost.realisations > 0 {
+        context.talk.say(format!(
+            "{} realisations (of which outputs became which paths) have no place there: the other \
+             side builds again what it has the outputs of",
+            lost.realisations
         ));
     }
     if lost.others > 0 {

@@ -26,7 +26,8 @@ pub(super) fn realisations(report: &CopyReport) -> Value {
     json!({
         "added": report.realisations,
         "untrusted": texts(&report.untrusted_realisations),
-        "other": texts(&report.other_realisations),
+        "other": texts(&report.realisations_not_taken.other),
+        "untold": texts(&report.realisations_not_taken.untold),
     })
 }
 
@@ -79,6 +80,14 @@ pub(super) fn tell(
     );
     list(
         &format!("in {destination} these outputs have other paths, which stay:"),
-        texts(&report.other_realisations),
+        texts(&report.realisations_not_taken.other),
+    );
+    let reason = report.realisations_not_taken.reason.as_deref().unwrap_or_default();
+    list(
+        &format!(
+            "these realisations (of which outputs became which paths) could not be told, and what \
+             is there of them is built again ({reason}):"
+        ),
+        texts(&report.realisations_not_taken.untold),
     );
 }

@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use ferry_bundle::{BundleWriter, PackOptions};
-use ferry_cache::{BinaryCache, CacheAddress};
+use ferry_cache::BinaryCache;
 use ferry_formats::StoreDir;
 use ferry_formats::keys::SecretKey;
 use ferry_store::build_logs::{LogReport, copy_build_logs};
-use ferry_store::selection::Selection;
+use ferry_store::closure::unreferenced;
 use ferry_store::shard::Shard;
 use ferry_store::trust::TrustPolicy;
 use ferry_store::uri::Purpose;
-use ferry_store::{CopyReport, Destination, Error, Protection, Store, copy};
+use ferry_store::{CopyReport, Destination, Error, Protection, Store, Wanted, copy};
 use serde_json::json;
 
 use super::copied;
@@ -20,9 +20,9 @@ use crate::cli::{Copy, Trust, What};
 use crate::context::{Context, secret_keys};
 use crate::failure::Failure;
 use crate::output;
-use crate::selected::selected;
+use crate::selected::{Carried, selected};
 use crate::sink::Sink;
-use crate::sources::{OpenSource, everything, open_cache};
+use crate::sources::{OpenSource, cache_address, everything, is_cache, open_cache};
 
 /// How the name of a bundle ends, where only that tells it from a store.
 const BUNDLE: &str = ".ferry";
@@ -33,10 +33,13 @@ pub(crate) fn run(context: &Context, options: &Copy) -> Result<(), Failure> {
     if options.from == options.to {
         return Err(Failure::usage("it is copied from where it is copied to: name --from or --to"));
     }
+    if options.to.ends_with(BUNDLE) {
+        Sink::new(Path::new(&options.to), "a bundle")?.apart_from([Path::new(&options.from)])?;
+    }
     let source = OpenSource::open(context, &options.from)?;
     let store = source.any_store();
-    let selection = if options.all {
-        everything(store)?
+    let carried = if options.all {
+        Carried { roots: None, wanted: everything(store)? }
     } else {
         taken(context, &options.what, &options.from, &source)?
     };
@@ -48,7 +51,7 @@ pub(crate) fn run(context: &Context, options: &Copy) -> Result<(), Failure> {
         extras: Extras { with_logs: options.with_logs, shard: options.shard },
     };
     let keys = secret_keys(&options.sign.sign_key)?;
-    let sent = send(context, store, &target, selection, keys)?;
+    let sent = send(context, store, &target, carried, keys)?;
     tell(context, &sent, store.store_dir())
 }
 
@@ -83,17 +86,18 @@ pub(super) fn send(
     context: &Context,
     store: &dyn Store,
     target: &Target<'_>,
-    selection: Selection,
+    carried: Carried,
     mut keys: Vec<SecretKey>,
 ) -> Result<Sent, Failure> {
     if target.address.ends_with(BUNDLE) {
-        return into_bundle(context, target, store, selection, &keys);
+        return into_bundle(context, target, store, carried, &keys);
     }
-    if CacheAddress::is_one(target.address) {
-        let address = CacheAddress::parse(target.address)?;
+    let wanted = carried.wanted;
+    if is_cache(context, target.address) {
+        let address = cache_address(context, target.address)?;
         keys.extend(secret_keys(&address.secret_key_files)?);
         let cache = open_cache(context, target.address, &address, store.store_dir())?;
-        return into_cache(context, store, cache, selection, &keys, target.extras);
+        return into_cache(context, store, cache, wanted, &keys, target.extras);
     }
     if target.extras.shard.is_some() {
         return Err(not_in_parts());
@@ -105,7 +109,7 @@ pub(super) fn send(
     let given = &target.trust.trusted_public_key;
     let there =
         context.open_store(target.address, Purpose::Write, trust, target.no_check_sigs, given)?;
-    deliver(context, store, there.destination(), selection, &keys, target.extras.with_logs)
+    deliver(context, store, there.destination(), wanted, &keys, target.extras.with_logs)
 }
 
 /// Only in a binary cache parts find together.
@@ -118,7 +122,7 @@ pub(super) fn into_cache(
     context: &Context,
     store: &dyn Store,
     mut cache: BinaryCache,
-    mut selection: Selection,
+    mut wanted: Wanted,
     keys: &[SecretKey],
     extras: Extras,
 ) -> Result<Sent, Failure> {
@@ -129,12 +133,11 @@ pub(super) fn into_cache(
                  listed; on the web it cannot be",
             ));
         }
-        let (mine, others): (_, BTreeMap<_, _>) =
-            selection.infos.into_iter().partition(|(path, _)| shard.holds(path));
-        selection.infos = mine;
-        cache = cache.awaiting(others.into_keys().collect());
+        let (mine, others) = wanted.split(|path| shard.holds(path));
+        wanted = mine;
+        cache = cache.awaiting(others.paths().into_iter().collect());
     }
-    let sent = deliver(context, store, &cache, selection, keys, extras.with_logs)?;
+    let sent = deliver(context, store, &cache, wanted, keys, extras.with_logs)?;
     if cache.waiting() > 0 {
         context.talk.say(format!(
             "{} wait for what they refer to, until the other parts are there",
@@ -148,13 +151,18 @@ fn deliver(
     context: &Context,
     store: &dyn Store,
     destination: &dyn Destination,
-    selection: Selection,
+    mut wanted: Wanted,
     keys: &[SecretKey],
     with_logs: bool,
 ) -> Result<Sent, Failure> {
-    let _protection = protect(context, store, &selection)?;
-    let paths = if with_logs { selection.infos.clone() } else { BTreeMap::new() };
-    let report = copy(store, destination, selection.infos, keys, &*context.bars)?;
+    let _protection = protect(context, store, &wanted)?;
+    let mut paths = BTreeMap::new();
+    if with_logs {
+        // Logs are those of derivers, too.
+        paths = wanted.infos(store)?;
+        wanted = paths.clone().into();
+    }
+    let report = copy(store, destination, wanted, keys, &*context.bars)?;
     let logs =
         match with_logs {
             true => Some(copy_build_logs(store, destination, &paths, &*context.bars)?.ok_or_else(
@@ -171,18 +179,13 @@ pub(super) fn taken(
     what: &What,
     address: &str,
     source: &OpenSource,
-) -> Result<Selection, Failure> {
+) -> Result<Carried, Failure> {
     let address = source.nix_address(address);
     selected(context, what, source.any_store(), source.facts(), address)
 }
 
-fn protect(
-    context: &Context,
-    store: &dyn Store,
-    selection: &Selection,
-) -> Result<Protection, Failure> {
-    let paths: Vec<_> = selection.infos.keys().cloned().collect();
-    match store.protect(&paths) {
+fn protect(context: &Context, store: &dyn Store, wanted: &Wanted) -> Result<Protection, Failure> {
+    match store.protect(&wanted.paths()) {
         // Without it a collection meanwhile makes the copy fail, and harms nothing.
         Err(Error::Io { action, source }) => {
             context
@@ -198,7 +201,7 @@ fn into_bundle(
     context: &Context,
     target: &Target<'_>,
     store: &dyn Store,
-    selection: Selection,
+    carried: Carried,
     keys: &[SecretKey],
 ) -> Result<Sent, Failure> {
     if target.extras.with_logs {
@@ -207,12 +210,14 @@ fn into_bundle(
     if target.extras.shard.is_some() {
         return Err(not_in_parts());
     }
-    let _protection = protect(context, store, &selection)?;
+    let Carried { roots, wanted } = carried;
+    let _protection = protect(context, store, &wanted)?;
+    let infos = wanted.infos(store)?;
     let evaluations = store.evaluations().into_iter();
     let pack = PackOptions {
-        evaluations: evaluations.filter(|path| selection.infos.contains_key(path)).collect(),
+        evaluations: evaluations.filter(|path| infos.contains_key(path)).collect(),
         set: target.set.to_owned(),
-        roots: selection.roots.clone(),
+        roots: roots.unwrap_or_else(|| unreferenced(infos.values())),
         level: BUNDLE_LEVEL,
         sign_with: keys.to_vec(),
         ..PackOptions::default()
@@ -220,7 +225,7 @@ fn into_bundle(
     let (report, _) = Sink::new(Path::new(target.address), "a bundle")?.write(|sink| {
         let name = target.address.to_owned();
         let bundle = BundleWriter::new(sink, name, store.store_dir().clone(), pack);
-        copy(store, &bundle, selection.infos, keys, &*context.bars)
+        copy(store, &bundle, infos, keys, &*context.bars)
     })?;
     Ok(Sent {
         destination: format!("bundle {}", target.address),

@@ -11,12 +11,17 @@ use crate::queries::Queries;
 use crate::sources::OpenSources;
 
 pub(crate) fn run(context: &Context, options: &Deps) -> Result<(), Failure> {
-    let (kinds, names) = kinds_and_names(&options.arguments)?;
+    let (kinds, names) = kinds_and_names(&options.arguments, !options.evaluated.is_empty())?;
     let sources = OpenSources::open(context, &options.sources)?;
     let mut queries = Queries::new(context, sources.explorer(context)?, &sources.address);
     let mut of = NodeSet::default();
-    for name in names {
-        of.union_with(&queries.installable(name)?);
+    match options.evaluated.expression(names) {
+        Some(expression) => of.union_with(&queries.evaluated(&expression)?),
+        None => {
+            for name in names {
+                of.union_with(&queries.installable(name)?);
+            }
+        }
     }
     let mut found = Vec::new();
     for &kind in &kinds {
@@ -47,13 +52,16 @@ pub(crate) fn run(context: &Context, options: &Deps) -> Result<(), Failure> {
 }
 
 /// A first argument that names a kind is one (`./run` is a file of that name).
-fn kinds_and_names(arguments: &[String]) -> Result<(Vec<Kind>, &[String]), Failure> {
+fn kinds_and_names(
+    arguments: &[String],
+    is_evaluated: bool,
+) -> Result<(Vec<Kind>, &[String]), Failure> {
     let Some((first, rest)) = arguments.split_first() else {
-        return Err(Failure::usage("nothing is named"));
+        return Ok((Kind::ALL.to_vec(), arguments));
     };
     match Kind::ALL.into_iter().find(|kind| kind.name() == first) {
         None => Ok((Kind::ALL.to_vec(), arguments)),
-        Some(_) if rest.is_empty() => {
+        Some(_) if rest.is_empty() && !is_evaluated => {
             Err(Failure::usage(format!("the {first} dependencies of what?"))
                 .hint(format!("`ferry deps {first} INSTALLABLE`")))
         }

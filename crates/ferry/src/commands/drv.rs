@@ -13,13 +13,13 @@ use ferry_store::new_derivations::NewDerivations;
 use ferry_store::shown_derivations::show;
 use ferry_store::trust::TrustPolicy;
 use ferry_store::uri::{OpenStore, Purpose};
-use ferry_store::{Store, copy};
+use ferry_store::{Store, Wanted, copy};
 use serde_json::{Value, json};
 
 use crate::cli::{Drv, DrvAdd, DrvShow};
 use crate::context::{Context, open_bundle};
 use crate::failure::Failure;
-use crate::installables::Installables;
+use crate::installables::{self, Installables};
 use crate::output;
 use crate::sink::Sink;
 use crate::sources::OpenSource;
@@ -33,23 +33,28 @@ pub(crate) fn run(context: &Context, command: &Drv) -> Result<(), Failure> {
 
 fn run_show(context: &Context, options: &DrvShow) -> Result<(), Failure> {
     let mut shown = BTreeMap::new();
-    let (bundles, others): (Vec<&String>, Vec<&String>) =
-        options.installables.iter().partition(|name| is_bundle(context, name));
+    let expression = options.evaluated.expression(&options.installables);
+    let (bundles, others): (Vec<&String>, Vec<&String>) = options
+        .installables
+        .iter()
+        .partition(|name| expression.is_none() && is_bundle(context, name));
     for name in bundles {
         let bundle = open_bundle(&[PathBuf::from(name)], None)?;
         shown.extend(show(&bundle, &packed(&bundle)?, options.recursive)?);
     }
-    if !others.is_empty() {
+    if !others.is_empty() || expression.is_some() {
         let source = OpenSource::open(context, &options.store)?;
         let store = source.store().ok_or_else(|| {
             Failure::usage(format!("{} is asked for its facts only", options.store))
         })?;
         let of = Installables { context, store_dir: store.store_dir(), store: &options.store };
         let mut roots = BTreeSet::new();
-        for name in others {
-            for installable in of.one(name)? {
-                roots.insert(derivation_of(store, &installable)?);
-            }
+        let named = match &expression {
+            Some(expression) => of.evaluated(expression)?,
+            None => of.all(others)?,
+        };
+        for installable in &named {
+            roots.insert(derivation_of(store, installable)?);
         }
         let roots: Vec<StorePath> = roots.into_iter().collect();
         shown.extend(show(store, &roots, options.recursive)?);
@@ -62,10 +67,7 @@ fn is_bundle(context: &Context, name: &str) -> bool {
     if name == "-" {
         return true;
     }
-    let file = context.surroundings.working_directory.join(name);
-    let mut start = [0; 6];
-    let read = fs::File::open(file).and_then(|mut file| file.read_exact(&mut start));
-    read.is_ok() && ferry_bundle::MAGIC.starts_with(&start)
+    installables::is_bundle(&context.surroundings.working_directory.join(name))
 }
 
 /// What was packed: derivations, or those of the outputs.
@@ -139,7 +141,8 @@ fn run_add(context: &Context, options: &DrvAdd) -> Result<(), Failure> {
         (Some(output), _) => into_bundle(context, options, output, &new)?,
         (None, _) => {
             let infos = new.path_infos().iter().map(|info| (info.path.clone(), info.clone()));
-            copy(&new, store.destination(), infos.collect(), &[], &*context.bars)?.added
+            copy(&new, store.destination(), Wanted::Infos(infos.collect()), &[], &*context.bars)?
+                .added
         }
     };
     let store_dir = new.store_dir();
@@ -202,7 +205,8 @@ fn into_bundle(
         level: options.level.zstd(),
         ..PackOptions::default()
     };
-    let (report, _) = Sink::new(output, "a bundle")?.write(|sink| {
+    let inputs = [options.file.as_path(), Path::new(&options.store)];
+    let (report, _) = Sink::new(output, "a bundle")?.apart_from(inputs)?.write(|sink| {
         let name = output.display().to_string();
         let bundle = BundleWriter::new(sink, name, new.store_dir().clone(), pack_options);
         copy(new, &bundle, infos, &[], &*context.bars)

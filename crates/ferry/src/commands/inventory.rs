@@ -1,5 +1,7 @@
 //! `ferry inventory`: what a store has, for the other side to know.
 
+use std::path::Path;
+
 use ferry_store::{Error, inventory};
 use serde_json::json;
 
@@ -11,14 +13,13 @@ use crate::sink::Sink;
 use crate::sources::OpenSource;
 
 pub(crate) fn run(context: &Context, options: &Inventory) -> Result<(), Failure> {
-    let sink = Sink::new(&options.output, "an inventory")?;
+    let sink =
+        Sink::new(&options.output, "an inventory")?.apart_from([Path::new(&options.store)])?;
     if context.json && matches!(sink, Sink::StandardOutput) {
         return Err(Failure::usage("--json needs standard output, which the inventory goes to"));
     }
     let opened = OpenSource::open(context, &options.store)?;
-    let store = opened.store().ok_or_else(|| {
-        Failure::usage(format!("{} is a binary cache, which lists nothing", options.store))
-    })?;
+    let store = opened.any_store();
     let paths = store
         .all_paths()?
         .ok_or_else(|| Failure::new(format!("{} cannot list its paths", store.describe())))?;

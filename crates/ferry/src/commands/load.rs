@@ -20,7 +20,7 @@ use crate::cli::Load;
 use crate::commands::{copied, prerequisites};
 use crate::context::{Context, open_bundle, require_bundle_key};
 use crate::failure::Failure;
-use crate::{evaluate, evaluations, output};
+use crate::{evaluations, output};
 
 pub(crate) fn run(context: &Context, options: &Load) -> Result<(), Failure> {
     let trust = if options.no_check_sigs {
@@ -246,16 +246,8 @@ fn next_command(options: &Load, bundle: &Bundle, store: &OpenStore) -> Option<St
         None => String::new(),
     };
     if root.is_derivation() {
-        let version = match store {
-            OpenStore::Daemon(daemon) => daemon.hello().ok().map(|(version, _)| version),
-            OpenStore::Local(_) => evaluate::installed_version(),
-        };
-        let recent = version.as_deref().is_none_or(evaluate::knows_outputs_of_derivations);
-        return Some(if recent {
-            format!("nix build{address} '{path}^*'")
-        } else {
-            format!("nix-store{address} --realise {path}")
-        });
+        // The one command for this that every Nix has as it is installed.
+        return Some(format!("nix-store{address} --realise {path}"));
     }
     let programs = programs(store, root);
     match (chroot, programs.as_slice()) {

@@ -53,7 +53,10 @@ fn list_files(context: &Context, options: &Ls, bundle: &Bundle, text: &str) -> R
             bundle.describe()
         )));
     }
-    let info = bundle.require(&path)?;
+    let info = bundle.path_info(&path)?.ok_or_else(|| {
+        Failure::new(format!("{text} is not in {}", bundle.describe()))
+            .hint("`ferry ls` without a path lists what is")
+    })?;
     let mut selection = Selection::new(below.into_bytes(), options.recursive);
     bundle.read_nars(std::slice::from_ref(&info), &mut |_, nar| {
         list_nar(nar, &mut |entry| selection.offer(entry)).map_err(|error| match error {

@@ -9,8 +9,7 @@ use ferry_cache::missing::{AskOptions, Place, Survey, survey};
 use ferry_cache::{Offered, PathList};
 use ferry_formats::{StoreDir, StorePath};
 use ferry_graph::{Explorer, NodeId, NodeSet, Realiser, Supply};
-use ferry_store::closure::unreferenced;
-use ferry_store::selection::{self, Selection};
+use ferry_store::selection;
 use ferry_store::shard::Shard;
 use ferry_store::trust::TrustPolicy;
 
@@ -24,7 +23,7 @@ use crate::have::require_directory;
 use crate::installables::Installables;
 use crate::output;
 use crate::queries::Queries;
-use crate::selected::Named;
+use crate::selected::{Carried, Named, require_some};
 use crate::sink::Sink;
 use crate::sources::{OpenSource, OpenSources};
 
@@ -48,10 +47,13 @@ pub(crate) fn run(context: &Context, options: &Missing) -> Result<ExitCode, Fail
 
     let installables = Installables { context, store_dir, store: &sources.address };
     let Named { installables: named, also } = Named::of(&options.what, &installables)?;
-    let mut queries = Queries::new(context, sources.explorer(context)?, &sources.address);
+    let realised_in: Vec<_> = caches.iter().filter_map(OpenSource::cache).collect();
+    let explorer = sources.explorer_realised_in(context, &realised_in)?;
+    let mut queries = Queries::new(context, explorer, &sources.address);
     let mut set = queries.evaluate_set(&options.what.query_file, &options.what.set, &named)?;
     queries.tell_doubts();
     selection::require_facts_of_derivations(&queries.explorer)?;
+    require_some(&options.what.set, &set, &also)?;
     let explorer = &mut queries.explorer;
     let mut realiser = Realiser::new(context.always_allows_substitutes()?);
     let mut besides = NodeSet::default();
@@ -192,6 +194,5 @@ fn fetch(
         set: &options.what.set,
         extras: Extras::default(),
     };
-    let roots = unreferenced(&infos.values().cloned().collect::<Vec<_>>());
-    send(context, &offered, &target, Selection { roots, infos }, Vec::new())
+    send(context, &offered, &target, Carried { roots: None, wanted: infos.into() }, Vec::new())
 }

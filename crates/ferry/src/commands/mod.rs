@@ -11,6 +11,7 @@ mod info;
 mod inventory;
 mod load;
 mod ls;
+mod man;
 mod missing;
 mod pack;
 mod prerequisites;
@@ -33,6 +34,9 @@ use crate::failure::Failure;
 use crate::output;
 
 pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
+    if let Command::BecomeWatched { command } = &arguments.command {
+        return Ok(trace::become_watched(command));
+    }
     let context = Context::new(&arguments.global)?;
     let done = match arguments.command {
         Command::Diff(options) => return diff::run(&context, &options),
@@ -55,16 +59,14 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Convert(options) => convert::run(&context, &options),
         Command::Drv(command) => drv::run(&context, &command),
         Command::Copy(options) => copy::run(&context, &options),
+        Command::BecomeWatched { .. } => Ok(()),
         Command::Completions { shell } => {
             let mut command = Arguments::command();
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut command, "ferry", &mut script);
             output::line(&script)
         }
-        Command::Man { directory } => clap_mangen::generate_to(Arguments::command(), &directory)
-            .map_err(|error| {
-                Failure::new(format!("cannot write into {}: {error}", directory.display()))
-            }),
+        Command::Man { directory } => man::run(&directory),
     };
     done.map(|()| ExitCode::SUCCESS)
 }

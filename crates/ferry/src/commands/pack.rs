@@ -1,6 +1,9 @@
 //! `ferry pack`: what an installable needs, in one file.
 
+use std::path::{Path, PathBuf};
+
 use ferry_bundle::{BundleWriter, PackOptions, Prerequisites};
+use ferry_store::closure::closure;
 use ferry_store::leave_out::{Thinned, leave_out};
 use ferry_store::selection::Selection;
 use ferry_store::trust::TrustPolicy;
@@ -21,7 +24,7 @@ use crate::sources::OpenSource;
 use crate::volumes;
 
 pub(crate) fn run(context: &Context, mut options: Pack) -> Result<(), Failure> {
-    let sink = Sink::new(&options.output, "a bundle")?;
+    let sink = Sink::new(&options.output, "a bundle")?.apart_from(inputs(&options))?;
     let sink = match options.volume_size {
         Some(size) => sink.in_volumes(size, options.parity)?,
         None => sink,
@@ -47,10 +50,11 @@ pub(crate) fn run(context: &Context, mut options: Pack) -> Result<(), Failure> {
     let store: &dyn Store = &joined;
 
     let named = Named::known(named, context, &options.what, store, &options.store)?;
-    let mut selection =
+    let Selection { roots, paths } =
         selected_of(context, &options.what, named, store, opened.facts(), &options.store)?;
-    evaluations.add_to(store, &mut selection.infos)?;
-    let paths: Vec<_> = selection.infos.keys().cloned().collect();
+    let mut infos = closure(store, &paths)?;
+    evaluations.add_to(store, &mut infos)?;
+    let paths: Vec<_> = infos.keys().cloned().collect();
     let _protection = match store.protect(&paths) {
         // Without it a collection meanwhile makes packing fail, and harms nothing.
         Err(Error::Io { action, source }) => {
@@ -62,7 +66,6 @@ pub(crate) fn run(context: &Context, mut options: Pack) -> Result<(), Failure> {
         outcome => outcome?,
     };
 
-    let Selection { roots, infos } = selection;
     let mut there = have::there(context, &options.have, store, &infos)?;
     let mut base = match &options.base {
         None => None,
@@ -138,6 +141,20 @@ pub(crate) fn run(context: &Context, mut options: Pack) -> Result<(), Failure> {
         }))?;
     }
     Ok(())
+}
+
+/// The files that are read.
+fn inputs(options: &Pack) -> impl Iterator<Item = &Path> {
+    let what = &options.what;
+    let files = [&what.query_file, &what.trace, &options.references_graph, &options.sign.sign_key];
+    let places = options.have.iter().chain(&options.base).chain(&what.installables);
+    let recorded = options.with_eval.iter().flatten().chain(&what.evaluated.file);
+    files
+        .into_iter()
+        .flatten()
+        .chain(recorded)
+        .map(PathBuf::as_path)
+        .chain(places.map(|place| Path::new(place.as_str())))
 }
 
 /// What is packed from.

@@ -19,7 +19,7 @@ pub(crate) fn run(context: &Context, options: &Query) -> Result<(), Failure> {
     }
     let sources = OpenSources::open(context, &options.sources)?;
     let mut queries = Queries::new(context, sources.explorer(context)?, &sources.address);
-    let set = queries.evaluate(&options.file, options.expression.as_deref())?;
+    let set = queries.evaluate(&options.query_file, options.expression.as_deref())?;
     let nodes = if options.topological {
         queries.explorer.topological_order(&[Kind::Run], &set)?
     } else {

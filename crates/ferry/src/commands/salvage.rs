@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use ferry_bundle::{
-    BundleWriter, DamagedBundle, DerivationBase, Loss, PackOptions, Salvage, Volumes,
+    BundleError, BundleWriter, DamagedBundle, DerivationBase, Loss, PackOptions, Salvage, Volumes,
 };
 use ferry_formats::StorePath;
 use ferry_store::closure::unreferenced;
@@ -27,8 +27,16 @@ pub(crate) fn run(context: &Context, options: &cli::Salvage) -> Result<ExitCode,
     let keys = context.trust(&options.trust)?.trusted_public_keys;
     let against = context.open_against(options.against.as_ref())?;
     let (file, name) = open(&options.files)?;
-    let mut damaged =
-        DamagedBundle::open(file, name.clone(), against.as_ref().map(OpenStore::store))?;
+    let sink = apart(Sink::new(&options.output, "a bundle")?, &options.files)?;
+    let opened = DamagedBundle::open(file, name.clone(), against.as_ref().map(OpenStore::store));
+    let mut damaged = opened.map_err(|error| match error {
+        // The first of them tells what all are, and parity alone nothing.
+        BundleError::NotABundle { .. } if is_volume(&options.files) => {
+            Failure::new(format!("{name}: so much of it is lost that nothing can be read"))
+                .hint("find more of its volumes")
+        }
+        error => error.into(),
+    })?;
     damaged.temporary_files_in(temporary_directory());
     let nars = match &against {
         Some(store) => content_of(damaged.prerequisites(), store)?,
@@ -67,13 +75,28 @@ pub(crate) fn run(context: &Context, options: &cli::Salvage) -> Result<ExitCode,
     let evaluations = evaluations.filter(|path| offered.contains_key(path)).collect();
     let pack_options =
         PackOptions { set, roots, evaluations, level, prerequisites, ..PackOptions::default() };
-    Sink::new(&options.output, "a bundle")?.write(|sink| {
+    sink.write(|sink| {
         let name = options.output.display().to_string();
         let bundle = BundleWriter::new(sink, name, salvage.store_dir().clone(), pack_options);
         copy(&salvage, &bundle, offered, &[], &*context.bars)
     })?;
     tell(context, &salvage)?;
     Ok(if salvage.lost().is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+/// Makes sure that nothing that may yet be wanted is replaced: the files, and what belongs with them.
+fn apart(sink: Sink, files: &[PathBuf]) -> Result<Sink, Failure> {
+    let sink = sink.apart_from(files.iter().map(PathBuf::as_path))?;
+    if files == [Path::new("-")] {
+        return Ok(sink);
+    }
+    let volumes = Volumes::find(files)?.map(|volumes| volumes.list()).unwrap_or_default();
+    sink.apart_from(volumes.iter().map(|volume| volume.file.as_path()))
+}
+
+/// Whether what is damaged are volumes.
+fn is_volume(files: &[PathBuf]) -> bool {
+    files != [Path::new("-")] && matches!(Volumes::find(files), Ok(Some(_)))
 }
 
 /// The file, to be read at any place. Standard input and volumes are copied into one.

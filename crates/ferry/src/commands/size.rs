@@ -15,15 +15,15 @@ use crate::sources::OpenSources;
 pub(crate) fn run(context: &Context, options: &Size) -> Result<(), Failure> {
     let sources = OpenSources::open(context, &options.sources)?;
     let mut queries = Queries::new(context, sources.explorer(context)?, &sources.address);
-    let set = queries.evaluate(&options.file, Some(&options.expression))?;
+    let set = queries.evaluate(&options.query_file, Some(&options.expression))?;
     let mut report = queries.explorer.sizes(&set)?;
     queries.settle(options.sources.partial)?;
     let rendered = |sizes: &Sizes| queries.explorer.graph().render(sizes.node);
     report.members.sort_by_cached_key(|sizes| {
         let size = match options.sort {
-            SizeKind::Nar => sizes.nar.unwrap_or(0),
-            SizeKind::Closure => sizes.closure,
-            SizeKind::Added => sizes.added,
+            SizeKind::NarSize => sizes.nar.unwrap_or(0),
+            SizeKind::ClosureSize => sizes.closure,
+            SizeKind::AddedSize => sizes.added,
         };
         (Reverse(size), rendered(sizes))
     });

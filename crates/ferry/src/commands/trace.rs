@@ -1,6 +1,7 @@
 //! `ferry trace`: evaluates, and records what that takes.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{ExitCode, ExitStatus};
 
@@ -34,13 +35,13 @@ pub(crate) fn run(context: &Context, options: &Trace) -> Result<ExitCode, Failur
         }
         return Ok(exit_code(status));
     }
-    if options.file.is_none() && options.expr.is_none() {
+    if options.evaluated.is_empty() {
         refuse_evaluated(context, &options.installables, &recorder)?;
     }
-    let expressions: Vec<Expression<'_>> = match (&options.file, &options.expr) {
-        (Some(file), _) => vec![Expression::File(file, &options.installables)],
-        (_, Some(text)) => vec![Expression::Text(text, &options.installables)],
-        _ => options.installables.iter().map(|text| Expression::Flake(text)).collect(),
+    let expressions: Vec<Expression<'_>> = match options.evaluated.expression(&options.installables)
+    {
+        Some(expression) => vec![expression],
+        None => options.installables.iter().map(|text| Expression::Flake(text)).collect(),
     };
     if expressions.is_empty() {
         return Err(Failure::usage(
@@ -68,6 +69,13 @@ pub(crate) fn run(context: &Context, options: &Trace) -> Result<ExitCode, Failur
     Ok(ExitCode::SUCCESS)
 }
 
+/// Becomes a command that is watched; the exit code tells why it does not.
+pub(super) fn become_watched(command: &[OsString]) -> ExitCode {
+    let error = ferry_trace::watch::become_watched(command);
+    let code = error.raw_os_error().and_then(|code| u8::try_from(code).ok());
+    ExitCode::from(code.unwrap_or(u8::MAX))
+}
+
 /// What is in a store has been evaluated.
 fn refuse_evaluated(
     context: &Context,
@@ -76,7 +84,8 @@ fn refuse_evaluated(
 ) -> Result<(), Failure> {
     for text in installables {
         let directory = &context.surroundings.working_directory;
-        let is_flake = text.contains('#') || text.contains(':') || text.starts_with('.');
+        // Nix, too, follows links into a store, and takes a word with no `/` in it for a flake.
+        let is_flake = text.contains(['#', ':']) || [".", ".."].contains(&text.as_str());
         let parsed = installable::parse(text, &recorder.store_dir, directory);
         if !is_flake && matches!(parsed, Ok(Parsed::Installable(_))) {
             return Err(Failure::usage(format!(

@@ -1,6 +1,6 @@
 //! `ferry verify`: everything in a bundle, checked.
 
-use ferry_bundle::{Bundle, Condition, VerifyReport, verify, verify_against};
+use ferry_bundle::{Bundle, Condition, VerifyReport, Volume, verify, verify_against};
 use ferry_store::Store as _;
 use ferry_store::copy::require_same_directory;
 use ferry_store::uri::OpenStore;
@@ -18,18 +18,22 @@ pub(crate) fn run(context: &Context, options: &Verify) -> Result<(), Failure> {
     let trust = context.trust(&options.trust)?;
     let against = context.open_against(options.against.as_ref())?;
     let volumes = volumes::checked(context, &options.files)?;
-    let mut bundle = open_bundle(&options.files, against.as_ref())?;
-    require_bundle_key(&bundle, &options.keys)?;
-    let report = match &against {
-        None => verify(&bundle, &trust, &*context.bars)?,
-        Some(store) => {
-            let destination = store.destination();
-            require_same_directory(&bundle, destination)?;
-            prerequisites::require(context, &bundle, destination)?;
-            read_content_from(&mut bundle, store)?;
-            verify_against(&bundle, destination, &trust, &*context.bars)?
-        }
+    let told = |failure: Failure| match context.json && failure.is_of_the_work() {
+        true => tell_failure(options, volumes.as_deref(), failure),
+        false => failure,
     };
+    let mut bundle = open_bundle(&options.files, against.as_ref()).map_err(told)?;
+    require_bundle_key(&bundle, &options.keys).map_err(told)?;
+    if let Some(store) = &against {
+        require_same_directory(&bundle, store.destination())?;
+        prerequisites::require(context, &bundle, store.destination())?;
+        read_content_from(&mut bundle, store).map_err(told)?;
+    }
+    let report = match &against {
+        None => verify(&bundle, &trust, &*context.bars),
+        Some(store) => verify_against(&bundle, store.destination(), &trust, &*context.bars),
+    };
+    let report = report.map_err(Failure::from).map_err(told)?;
     let prerequisites = bundle.prerequisites().len() as u64;
     // What parity stands in for today may be more than it can tomorrow.
     let not_whole = volumes.iter().flatten().filter(|one| one.condition != Condition::Whole);
@@ -54,6 +58,18 @@ pub(crate) fn run(context: &Context, options: &Verify) -> Result<(), Failure> {
     } else {
         tell(context, &bundle, &report, against.as_ref());
     }
+    if options.require_sigs && !report.untrusted.is_empty() {
+        let untrusted = report.untrusted.iter().map(|path| store_dir.render_path(path)).collect();
+        return Err(Failure::new(format!(
+            "no trusted key has signed {} of it:",
+            output::paths(report.untrusted.len() as u64)
+        ))
+        .list(untrusted)
+        .hint(
+            "sign when packing (--sign-key) and name that key here (--trusted-public-key, or \
+             trusted-public-keys in nix.conf)",
+        ));
+    }
     match not_whole {
         0 => Ok(()),
         count => Err(Failure::new(format!(
@@ -61,6 +77,21 @@ pub(crate) fn run(context: &Context, options: &Verify) -> Result<(), Failure> {
             bundle.name(),
         ))
         .hint("`ferry repair` with one of them writes those again; think of what they lie on")),
+    }
+}
+
+/// Prints for programs what is wrong, which people are told elsewhere.
+fn tell_failure(options: &Verify, volumes: Option<&[Volume]>, failure: Failure) -> Failure {
+    let name = options.files.first().map(|file| file.display().to_string());
+    let mut fields = failure.json();
+    if let Some(object) = fields.as_object_mut() {
+        object.insert("bundle".to_owned(), json!(name));
+        object.insert("valid".to_owned(), json!(false));
+        object.insert("volumes".to_owned(), json!(volumes.map(volumes::json)));
+    }
+    match output::json(fields) {
+        Ok(()) => failure,
+        Err(unwritten) => unwritten,
     }
 }
 

@@ -331,7 +331,7 @@ fn what_makes_no_sense_is_refused_with_its_reason() {
         (vec!["verify", CACHE, "--sample", "5%", "--read-data"], "cannot be used with"),
         (vec!["verify", CACHE, "--state", "/data/state"], "--read-data"),
         (vec!["verify", CACHE, "/nix/store/x.drv^out"], ""),
-        (vec!["sign", CACHE, "--all"], "--key-file"),
+        (vec!["sign", CACHE, "--all"], "--sign-key"),
         (vec!["sign", CACHE, "-k", "x"], "<PATH>"),
         (vec!["index", CACHE, "("], "unclosed group"),
     ] {

@@ -214,7 +214,7 @@ fn what_cannot_be_packed_is_told_plainly() {
         let absent = "/nix/store/00000000000000000000000000000000-absent";
         let not_valid = [absent, "is not valid in", "hint: build or fetch it first"];
         assert_failure(machine, &[absent], 1, &not_valid);
-        assert_failure(machine, &["./absent"], 2, &["`./absent`: ", "No such file"]);
+        assert_failure(machine, &["./absent"], 1, &["`./absent`: ", "No such file"]);
         assert_failure(machine, &["/data"], 2, &["/data is not in /nix/store"]);
         shell(machine, "ln -sfn b a; ln -sfn a b").ok();
         assert_failure(machine, &["./a"], 2, &["too many symbolic links"]);

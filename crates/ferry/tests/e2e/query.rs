@@ -29,7 +29,7 @@ fn a_mistake_in_a_query_is_shown_where_it_is() {
     refused("run(x", &[")", "^"]);
     refused("", &["empty"]);
     assert_refused(&machine, &["query"], 2, &["EXPR"]);
-    assert_refused(&machine, &["query", "--file", "/data/none"], 1, &["/data/none"]);
+    assert_refused(&machine, &["query", "--query-file", "/data/none"], 1, &["/data/none"]);
     assert_refused(&machine, &["deps", "run"], 2, &["the run dependencies of what?"]);
     assert_refused(&machine, &["pack", "/data", "--set", "recip", "-o", "/tmp/x"], 2, &[]);
 }
@@ -284,7 +284,7 @@ fn sizes_are_those_of_nix_and_shared_parts_count_once() {
         assert_eq!(answer.nar_size, size_of(&[top.clone(), dev.clone()]));
         assert_eq!((answer.closure_paths, answer.unknown_sizes), (union.len(), 0));
         assert_eq!(answer.version, 1);
-        let text = ferry(machine, ["size", "--sort", "nar", top]).ok();
+        let text = ferry(machine, ["size", "--sort", "nar-size", top]).ok();
         assert!(text.lines().nth(1).is_some_and(|line| line.ends_with(top)), "{text}");
     });
 }

@@ -6,8 +6,9 @@ use std::fs;
 use std::path::Path;
 
 use ferry_test_world::{Machine, MachineCommand, NixVersion, World};
+use serde_json::Value;
 
-use crate::support::{ferry, generate_key, machine, shell, sorted};
+use crate::support::{ferry, generate_key, machine, shell};
 
 /// A machine whose Nix knows of content-addressed derivations, and where to find them.
 fn machine_with(world: &World, version: NixVersion, settings: &[&str]) -> Machine {
@@ -54,6 +55,17 @@ fn receiver(world: &World, sender: &Machine, cache: &str, settings: &[&str]) -> 
     receiver.configure("builders =");
     receiver.copy_in(sender.path(cache), cache);
     receiver
+}
+
+/// Has the cache that Nix copied to say what somebody would who built it too, and of whose build
+/// something else came.
+fn tell_otherwise(sender: &Machine) {
+    let leaf = fs::read_dir(sender.path("/nix/store")).unwrap();
+    let leaf = leaf.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let leaf = leaf.into_iter().find(|name| name.ends_with("-floating-leaf")).unwrap();
+    let script = "cd /data/nix/realisations; for file in *; do
+        sed -i 's/\"outPath\":\"[a-z0-9]*-floating-middle\"/\"outPath\":\"'$1'\"/' \"$file\"; done";
+    shell(sender, &script.replace("$1", &leaf)).ok();
 }
 
 const EACH: [NixVersion; 3] = NixVersion::ALL;
@@ -166,20 +178,124 @@ fn an_output_that_has_another_path_there_keeps_it() {
     let (sender, output) = sender(&world, NixVersion::V2_26);
     ferry(&sender, ["copy", &output, "--to", "file:///data/cache"]).ok();
     let before = realisations(&sender, "/data/cache");
-    // Somebody else built it, and something else came of it.
-    let script = "cd /data/nix/realisations; for file in *; do
-        sed -i 's/\"outPath\":\"[a-z0-9]*-floating-middle\"/\"outPath\":\"'$1'\"/' \"$file\"; done";
-    let leaf = fs::read_dir(sender.path("/nix/store")).unwrap();
-    let leaf = sorted(
-        leaf.map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect::<Vec<_>>()
-            .iter()
-            .map(String::as_str),
-    );
-    let leaf = leaf.iter().find(|name| name.ends_with("-floating-leaf")).unwrap();
-    shell(&sender, &script.replace("$1", leaf)).ok();
+    tell_otherwise(&sender);
     let copy = ["copy", &output, "--from", "file:///data/nix", "--to", "file:///data/cache"];
     let told = ferry(&sender, copy).succeed().stderr;
     assert!(told.contains("these outputs have other paths, which stay"), "{told}");
     assert_eq!(realisations(&sender, "/data/cache"), before);
+}
+
+#[test]
+fn through_a_daemon_realisations_come_and_go_and_one_that_takes_none_is_told_of() {
+    let Some(world) = World::open() else { return };
+    for version in EACH {
+        let (sender, output) = sender(&world, version);
+        let key = generate_key(&sender, "harbour-1");
+        // Out of a daemon: a bundle, and a cache.
+        let sending = sender.daemon();
+        let pack = ["pack", &output, "--set", "runtime"];
+        let signed = [&pack[..], &["--sign-key", &key.secret, "--store", "daemon"]].concat();
+        ferry(&sender, signed).args(["-o", "/data/built.ferry"]).ok();
+        let to_cache = ["copy", &output, "--from", "daemon", "--to", "file:///data/own"];
+        let told = ferry(&sender, to_cache).succeed().stderr;
+        assert!(told.contains("realisations known there now"), "{version}: {told}");
+        let own = realisations(&sender, "/data/own");
+        // By its derivation, too.
+        let file = sender.expression("floating.nix");
+        let derivation = sender.command("nix-instantiate").args([&file, "-A", "middle"]).ok();
+        let name = format!("{derivation}^out");
+        let by_name = ["query", &name, "--store", "daemon"];
+        assert_eq!(ferry(&sender, by_name).ok(), output, "{version}");
+        for (name, text) in realisations(&sender, "/data/nix") {
+            assert_eq!(own.get(&name), Some(&text), "{version}: {name}");
+        }
+        drop(sending);
+
+        // Into one.
+        let trusted = format!("trusted-public-keys = {}", key.public);
+        let settings = ["require-sigs = true", &trusted, "substituters ="];
+        let receiver = self::receiver(&world, &sender, "/data/built.ferry", &settings);
+        let receiving = receiver.daemon();
+        let load = ["load", "/data/built.ferry", "--to", "daemon", "--no-root"];
+        let told = ferry(&receiver, load).succeed().stderr;
+        assert!(told.contains("realisations known there now"), "{version}: {told}");
+        ferry(&receiver, load).ok();
+        build(&receiver).ok();
+        drop(receiving);
+
+        // One that nobody signed, or by a key that is not trusted, is not told: no daemon asks.
+        let strict = self::receiver(&world, &sender, "/data/built.ferry", &settings[..1]);
+        let running = strict.daemon();
+        let told = ferry(&strict, load).succeed().stderr;
+        assert!(told.contains("no trusted key has signed these realisations"), "{version}: {told}");
+        drop(running);
+        build(&strict).fails();
+
+        // Without the experimental feature a daemon takes none.
+        let plain = machine(&world, version);
+        plain.copy_in(sender.path("/data/built.ferry"), "/data/built.ferry");
+        let running = plain.daemon();
+        let told = ferry(&plain, load).arg("--no-check-sigs").succeed().stderr;
+        assert!(told.contains("could not be told") && told.contains("ca-derivations"), "{told}");
+        assert!(plain.path(&output).exists(), "{version}");
+        // It is asked for none either, and has none.
+        let to_cache = ["copy", &output, "--from", "daemon", "--to", "file:///data/own"];
+        ferry(&plain, to_cache).ok();
+        drop(running);
+    }
+}
+
+#[test]
+fn what_a_daemon_knows_otherwise_stays_and_is_named() {
+    let Some(world) = World::open() else { return };
+    for version in EACH {
+        let (sender, output) = sender(&world, version);
+        tell_otherwise(&sender);
+        let _daemon = sender.daemon();
+        let copy = ["copy", &output, "--from", "file:///data/nix", "--to", "daemon"];
+        let told = ferry(&sender, copy).arg("--no-check-sigs").succeed().stderr;
+        assert!(told.contains("these outputs have other paths, which stay"), "{version}: {told}");
+    }
+}
+
+#[test]
+fn a_stream_that_has_no_place_for_realisations_says_so() {
+    let Some(world) = World::open() else { return };
+    let (sender, output) = sender(&world, NixVersion::V2_34);
+    ferry(&sender, ["pack", &output, "--set", "runtime", "-o", "/data/built.ferry"]).ok();
+    let convert = ["convert", "/data/built.ferry", "-o", "/data/built.export"];
+    let told = ferry(&sender, convert).succeed().stderr;
+    assert!(told.contains("realisations") && told.contains("have no place there"), "{told}");
+}
+
+#[test]
+fn what_a_cache_has_of_a_content_addressed_derivation_is_not_missing() {
+    let Some(world) = World::open() else { return };
+    for version in EACH {
+        let (sender, output) = sender(&world, version);
+        // Somebody who has evaluated it, and built nothing.
+        let receiver = self::receiver(&world, &sender, "/data/nix", &["substituters ="]);
+        let file = receiver.expression("floating.nix");
+        let derivation = receiver.command("nix-instantiate").args([&file, "-A", "middle"]).ok();
+        let ask = || -> Value {
+            let missing = ["missing", &derivation, "--in", "/data/nix", "--json"];
+            serde_json::from_slice(&ferry(&receiver, missing).run().stdout).unwrap()
+        };
+        let told = ask();
+        assert_eq!(told["built"], Value::Array(Vec::new()), "{version}: {told}");
+        assert_eq!(told["missing"], 0, "{version}: {told}");
+        let all = ["missing", &derivation, "--in", "/data/nix", "--all"];
+        assert!(ferry(&receiver, all).ok().contains(&output), "{version}");
+        // Without it, the output is of no use.
+        shell(&receiver, "rm -r /data/nix/realisations").ok();
+        let told = ask();
+        assert_ne!(told["built"], Value::Array(Vec::new()), "{version}: {told}");
+        // As Nix from 2.35 on has it.
+        let directory = format!("/data/nix/build-trace-v2/{}", &derivation["/nix/store/".len()..]);
+        let out_path = &output["/nix/store/".len()..];
+        let text = format!(r#"{{"outPath":"{out_path}","signatures":[]}}"#);
+        receiver.write(format!("{directory}/out.doi"), text);
+        let told = ask();
+        assert_eq!((&told["missing"], &told["built"]), (&0.into(), &Value::Array(Vec::new())));
+    }
 }

@@ -1,24 +1,23 @@
 //! Binary caches in buckets: a real Nix and a real server that speaks S3 on the other side.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use ferry_test_world::{MachineCommand, NixVersion, S3Server, World};
+use ferry_test_world::{MachineCommand, NixVersion, S3Server, World, big_graph};
 
+use crate::kills::Moments;
 use crate::support::{
     Built, all_valid, assert_store_is_whole, closure, ferry, files, generate_key, machine,
 };
 
-const ACCESS: &str = "AKIAFERRY";
-const SECRET: &str = "wJalr/XUtnFEMI+K7MDENG";
-
 /// A machine with something on it, whose Nix speaks S3: of Debian's, only this one does.
-fn sender(world: &World) -> Built {
+pub(crate) fn sender(world: &World) -> Built {
     Built::new(world, NixVersion::V2_34)
 }
 
 /// The address of a bucket.
-fn address(server: &S3Server, bucket: &str, parameters: &str) -> String {
+pub(crate) fn address(server: &S3Server, bucket: &str, parameters: &str) -> String {
     format!("s3://{bucket}?endpoint={}&region=eu-west-1{parameters}", server.url())
 }
 
@@ -85,43 +84,6 @@ fn ferry_reads_a_bucket_that_nix_wrote_and_writes_the_same_bytes() {
 }
 
 #[test]
-fn keys_come_from_the_environment_or_a_profile_and_a_wrong_one_is_told_without_being_shown() {
-    let (Some(world), Some(server)) = (World::open(), S3Server::with_keys(ACCESS, SECRET)) else {
-        return;
-    };
-    let sender = sender(&world);
-    let machine = &sender.machine;
-    server.bucket("cache");
-    let copy = |parameters: &str| {
-        let to = address(&server, "cache", parameters);
-        ferry(machine, ["copy", &sender.top, "--to", &to]).online()
-    };
-    let refused = copy("").fails();
-    assert_eq!(refused.code(), 1);
-    assert!(refused.stderr.contains("S3 answers 403 AccessDenied"), "{}", refused.stderr);
-    assert!(refused.stderr.contains("hint: reading takes s3:GetObject"), "{}", refused.stderr);
-
-    let with =
-        |secret| copy("").env("AWS_ACCESS_KEY_ID", ACCESS).env("AWS_SECRET_ACCESS_KEY", secret);
-    let wrong = with("wrong/secret").arg("--verbose").fails();
-    assert!(wrong.stderr.contains("SignatureDoesNotMatch"), "{}", wrong.stderr);
-    assert!(wrong.stderr.contains("hint: look at AWS_ACCESS_KEY_ID"), "{}", wrong.stderr);
-    assert!(!wrong.stderr.contains("wrong/secret"), "{}", wrong.stderr);
-    with(SECRET).ok();
-
-    let text = format!(
-        "[default]\naws_access_key_id = x\naws_secret_access_key = y\n\n[up]\n\
-         aws_access_key_id = {ACCESS}\naws_secret_access_key = {SECRET}\n"
-    );
-    machine.write("/root/.aws/credentials", text);
-    copy("").fails();
-    copy("&profile=up").ok();
-    copy("").env("AWS_PROFILE", "up").ok();
-    let absent = copy("&profile=absent").fails();
-    assert!(absent.stderr.contains("there is no profile `absent`"), "{}", absent.stderr);
-}
-
-#[test]
 fn answers_of_one_bucket_are_not_taken_for_those_of_another_with_its_name() {
     let servers = (S3Server::start(), S3Server::start());
     let (Some(world), (Some(first), Some(second))) = (World::open(), servers) else { return };
@@ -139,31 +101,56 @@ fn answers_of_one_bucket_are_not_taken_for_those_of_another_with_its_name() {
 }
 
 #[test]
-fn a_copy_that_is_killed_leaves_what_is_whole_and_the_next_one_goes_on() {
+fn fifty_copies_that_are_killed_leave_what_is_whole_and_what_nix_reads() {
+    const KILLS: usize = 50;
     let (Some(world), Some(server)) = (World::open(), S3Server::start()) else { return };
-    let sender = sender(&world);
-    let machine = &sender.machine;
-    for moment in [1, 2, 5, 9] {
-        let bucket = format!("cache-{moment}");
-        let directory = server.bucket(&bucket);
-        let to = address(&server, &bucket, "");
-        let copy = || ferry(machine, ["copy", &sender.derivation, "--set", "recipe", "--to", &to]);
-        let mut running = copy().online().spawn();
-        while running.is_running() && files(&directory).len() < moment {}
-        running.kill();
+    let sender = machine(&world, NixVersion::V2_34);
+    let derivation = big_graph(&sender, 100);
+    let to = address(&server, "cache", "&compression=none");
+    let copy = || ferry(&sender, ["copy", &derivation, "--set", "recipe", "--to", &to]).online();
+    let directory = server.bucket("cache");
+    let took = copy().measure().wall;
+    let whole = assert_whole(&directory);
+
+    let mut moments = Moments::within(took);
+    let (mut kills, mut begun) = (0, 0);
+    for attempt in 0..5 * KILLS {
+        // Every fifth begins with nothing, the others with what the one before has left.
+        if attempt % 5 == 0 {
+            fs::remove_dir_all(&directory).unwrap();
+            server.bucket("cache");
+        }
+        let killed = moments.kill(copy()).is_some();
         let narinfos = assert_whole(&directory);
-        copy().online().ok();
-        let all = assert_whole(&directory);
-        assert!(narinfos <= all && all > 1, "{narinfos} of {all}");
+        kills += usize::from(killed);
+        begun += usize::from(killed && (1..whole.len()).contains(&narinfos.len()));
+        if killed && kills % 10 == 0 {
+            let reader = machine(&world, NixVersion::V2_34);
+            let from = address(&server, "cache", "");
+            let fetch = ["copy", "--no-check-sigs", "--from", &from];
+            if !narinfos.is_empty() {
+                let nix = ["--extra-experimental-features", "nix-command"];
+                reader.command("nix").args(nix).args(fetch).args(&narinfos).online().ok();
+            }
+            let valid = all_valid(&reader).into_iter().map(|object| object.path);
+            assert_eq!(valid.collect::<BTreeSet<_>>(), narinfos);
+            assert_store_is_whole(&reader);
+        }
+        if kills == KILLS {
+            break;
+        }
     }
+    assert_eq!(kills, KILLS, "copies that were killed before they ended");
+    assert!(begun >= KILLS / 2, "only {begun} kills left a part of the whole behind");
+    copy().ok();
+    assert_eq!(assert_whole(&directory), whole);
 }
 
-/// Every narinfo has its NAR, and the narinfos of all that it refers to. Returns how many there are.
-fn assert_whole(directory: &Path) -> usize {
+/// Every narinfo has its NAR, and the narinfos of all that it refers to. Returns their paths.
+fn assert_whole(directory: &Path) -> BTreeSet<String> {
     let files = files(directory);
-    let mut count = 0;
+    let mut paths = BTreeSet::new();
     for (name, text) in files.iter().filter(|(name, _)| name.ends_with(".narinfo")) {
-        count += 1;
         let text = String::from_utf8_lossy(text);
         let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
         let size: usize = field("FileSize: ").parse().unwrap();
@@ -171,8 +158,9 @@ fn assert_whole(directory: &Path) -> usize {
         for reference in field("References: ").split_whitespace() {
             assert!(files.contains_key(&format!("{}.narinfo", &reference[..32])), "{reference}");
         }
+        paths.insert(field("StorePath: ").to_owned());
     }
-    count
+    paths
 }
 
 #[test]
@@ -185,6 +173,7 @@ fn an_address_that_makes_no_sense_is_refused_as_such() {
         ("s3://b?addressing-style=odd", "`addressing-style=odd`"),
         ("s3://b?endpoint=ftp://host", "`endpoint` is not the URL of a server"),
         ("s3://b?narinfo-compression=br", "`narinfo-compression`"),
+        ("s3://b?multipart-upload=false", "raise `multipart-threshold`"),
         ("file:///data/x?region=eu-west-1", "`region` is not known"),
     ] {
         let failed = ferry(&machine, ["copy", "--all", "--from", from, "--to", "/data/y"]).fails();

@@ -296,7 +296,7 @@ fn what_a_file_takes_to_be_evaluated_is_recorded_and_nothing_else() {
             ("/data/library", "nix-path"),
             ("/data/p/filtered", "source"),
             ("/data/p/module.nix", "nix-file"),
-            ("/data/p/read.txt", "path"),
+            ("/data/p/read.txt", "file"),
             ("/data/p/renamed", "source"),
             ("/data/p/source", "source"),
             ("/data/p/top.nix", "nix-file"),

@@ -63,7 +63,7 @@ fn a_command_that_is_recorded_does_and_says_what_it_does_otherwise() {
             assert_eq!(outcome.text(), expected.text(), "{what}");
             assert_eq!(outcome.stderr, expected.stderr, "{what}");
             let lines = lines(&traced, "/data/x.trace");
-            assert_eq!(lines.last().unwrap()["complete"], false, "{what}");
+            assert_eq!(lines.last().unwrap()["complete"], expected.status.success(), "{what}");
         }
         let killed = "ferry trace --output /data/x.trace -- sh -c 'kill -9 $$'";
         assert_eq!(shell(&traced, killed).fails().code(), 128 + 9);

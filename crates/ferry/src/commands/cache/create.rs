@@ -14,14 +14,14 @@ pub(super) fn run(context: &Context, options: &CacheCreate) -> Result<(), Failur
     keys.extend(secret_keys(&address.secret_key_files)?);
     let source = OpenSource::listed_or_at(context, &options.references_graph, &options.from)?;
     let store = source.any_store();
-    let selection = if options.what.is_empty() && source.is_listed() {
+    let wanted = if options.what.is_empty() && source.is_listed() {
         everything(store)?
     } else {
-        taken(context, &options.what, &options.from, &source)?
+        taken(context, &options.what, &options.from, &source)?.wanted
     };
     let cache = open_cache(context, &options.to, &address, store.store_dir())?;
     let extras = Extras { with_logs: options.with_logs, shard: options.shard };
-    let sent = into_cache(context, store, cache, selection, &keys, extras)?;
+    let sent = into_cache(context, store, cache, wanted, &keys, extras)?;
     tell(context, &sent, store.store_dir())
 }
 

@@ -1,16 +1,13 @@
 //! `ferry cache prune`: taking out of a cache what nobody wants any more.
 
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::io::BufReader;
 use std::time::{Duration, SystemTime};
 
-use ferry_cache::{BinaryCache, Compression, NarFiles, PruneOptions, PruneReport};
+use ferry_cache::{BinaryCache, NarFiles, PruneOptions, PruneReport};
 use ferry_formats::{StoreDir, StorePath};
 use ferry_graph::Explorer;
-use ferry_store::Error;
+use ferry_store::Store as _;
 use ferry_store::installable::Installable;
-use ferry_store::inventory::Inventory;
 use ferry_store::shard::Shard;
 use serde_json::{Value, json};
 
@@ -26,7 +23,7 @@ use crate::sources::OpenSource;
 pub(crate) fn run(context: &Context, options: &CachePrune) -> Result<(), Failure> {
     let store_dir = context.store_dir()?;
     let cache = super::open(context, &options.cache)?;
-    let keep = kept(context, options, &store_dir)?;
+    let keep = kept(context, options, &cache, &store_dir)?;
     let how = PruneOptions {
         older_than: options.older_than.unwrap_or(DAY),
         grace: options.grace,
@@ -59,6 +56,7 @@ fn wait(
 fn kept(
     context: &Context,
     options: &CachePrune,
+    cache: &BinaryCache,
     store_dir: &StoreDir,
 ) -> Result<Vec<StorePath>, Failure> {
     if options.keep.is_empty() && options.older_than.is_none() {
@@ -71,12 +69,15 @@ fn kept(
     let installables = Installables { context, store_dir, store: &options.store };
     for keep in &options.keep {
         if is_list(context, keep, store_dir) {
-            let list = list(context, keep, store_dir)?;
-            let list = list.paths().ok_or_else(|| {
-                Failure::usage(format!("--keep {keep}: an inventory in compact form lists nothing"))
-                    .hint("make a list: ferry query 'all()' > FILE")
-            })?;
-            paths.extend(list.iter().cloned());
+            let list = have::inventory(context, keep, store_dir, None)?;
+            match list.paths() {
+                Some(listed) => paths.extend(listed.iter().cloned()),
+                // In compact form. What it is wrong about stays, which does no harm.
+                None => {
+                    let there = cache.all_paths()?.unwrap_or_default();
+                    paths.extend(there.into_iter().filter(|path| list.has(path)));
+                }
+            }
         } else {
             named.extend(installables.one(keep)?);
         }
@@ -92,18 +93,6 @@ fn kept(
         paths.extend(evaluated(context, options, store_dir, &named)?);
     }
     Ok(paths.into_iter().collect())
-}
-
-/// What a file lists, compressed or not.
-fn list(context: &Context, name: &str, store_dir: &StoreDir) -> Result<Inventory, Failure> {
-    let method = Compression::of_file(name);
-    if method == Compression::None {
-        return have::inventory(context, name, store_dir, None);
-    }
-    let failed = || Error::io(format!("read {name}"));
-    let file = context.surroundings.working_directory.join(name);
-    let decoder = method.decoder(File::open(file).map_err(failed())?).map_err(failed())?;
-    Ok(Inventory::read(name, BufReader::new(decoder), store_dir)?)
 }
 
 /// Whether something is a file with a list, or a bundle, and no store path.

@@ -14,7 +14,7 @@ use crate::output;
 pub(super) fn run(context: &Context, options: &CacheSign) -> Result<ExitCode, Failure> {
     let cache = open(context, &options.cache)?;
     let sign =
-        SignOptions { keys: secret_keys(&options.key_file)?, remove: options.remove_key.clone() };
+        SignOptions { keys: secret_keys(&options.sign_key)?, remove: options.remove_key.clone() };
     let what = if options.all {
         ToSign::Everything
     } else {

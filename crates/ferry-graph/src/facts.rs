@@ -156,6 +156,11 @@ impl Ledger<'_> {
         }
     }
 
+    /// Notes that the source has objects that it cannot list.
+    pub fn cannot_list(&mut self) {
+        self.is_whole = false;
+    }
+
     /// The names of those outputs of a derivation of which no source knew the path so far.
     #[must_use]
     pub fn open_outputs(&self, derivation: NodeId) -> Vec<String> {
@@ -163,11 +168,6 @@ impl Ledger<'_> {
         let is_open = |object: NodeId| self.graph.nodes.derivation_of(object).is_some();
         let open = outputs.unwrap_or_default().iter().filter(|(_, object)| is_open(*object));
         open.map(|(name, _)| name.to_string()).collect()
-    }
-
-    /// Notes that the source has objects that it cannot list.
-    pub fn cannot_list(&mut self) {
-        self.is_whole = false;
     }
 
     /// Enters what is known of an object that this source has.

@@ -122,6 +122,7 @@ fn connect(file: &Path) -> rusqlite::Result<Connection> {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods)]
 mod tests {
     use super::*;
 

@@ -233,6 +233,7 @@ fn make_writable(directory: &Path) -> std::io::Result<()> {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods)]
 mod tests {
     use super::*;
 

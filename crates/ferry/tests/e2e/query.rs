@@ -328,10 +328,16 @@ fn answers_come_in_the_shape_that_is_asked_for() {
         let asked = format!("set(network, {derivation})");
         let wanted = [fod.as_str()];
         assert_eq!(
-            ask(&["--file", "/data/network.query", &asked]).text().lines().collect::<Vec<_>>(),
+            ask(&["--query-file", "/data/network.query", &asked])
+                .text()
+                .lines()
+                .collect::<Vec<_>>(),
             wanted
         );
-        assert_eq!(ask(&["-f", "/data/all.query"]).text().lines().collect::<Vec<_>>(), wanted);
+        assert_eq!(
+            ask(&["--query-file", "/data/all.query"]).text().lines().collect::<Vec<_>>(),
+            wanted
+        );
         let pack = ["pack", derivation, "--query-file", "/data/network.query", "--set", "network"];
         ferry(machine, pack).args(["-o", "/tmp/n.ferry"]).ok();
         assert_eq!(ferry(machine, ["ls", "/tmp/n.ferry"]).ok(), *fod);

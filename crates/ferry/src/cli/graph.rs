@@ -129,14 +129,14 @@ pub(crate) struct Size {
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum SizeKind {
     /// The object's own NAR
-    #[value(alias = "nar")]
-    NarSize,
+    #[value(name = "nar-size", alias = "nar")]
+    Nar,
     /// The object and everything it refers to
-    #[value(alias = "closure")]
-    ClosureSize,
+    #[value(name = "closure-size", alias = "closure")]
+    Closure,
     /// What only this member of the set brings along
-    #[value(alias = "added")]
-    AddedSize,
+    #[value(name = "added-size", alias = "added")]
+    Added,
 }
 
 fn parse_kind(text: &str) -> Result<Kind, String> {

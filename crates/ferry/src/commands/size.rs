@@ -21,9 +21,9 @@ pub(crate) fn run(context: &Context, options: &Size) -> Result<(), Failure> {
     let rendered = |sizes: &Sizes| queries.explorer.graph().render(sizes.node);
     report.members.sort_by_cached_key(|sizes| {
         let size = match options.sort {
-            SizeKind::NarSize => sizes.nar.unwrap_or(0),
-            SizeKind::ClosureSize => sizes.closure,
-            SizeKind::AddedSize => sizes.added,
+            SizeKind::Nar => sizes.nar.unwrap_or(0),
+            SizeKind::Closure => sizes.closure,
+            SizeKind::Added => sizes.added,
         };
         (Reverse(size), rendered(sizes))
     });

@@ -1,7 +1,7 @@
 //! Sees which files evaluators read, whatever their logs say.
 //!
 //! The kernel stops a command, and all that it starts, where they name files in system calls, and
-//! tells the thread that follows them ([`traced`]). Where a system does not allow that, the command
+//! tells the thread that follows them (`traced`). Where a system does not allow that, the command
 //! runs all the same, and [`Running::wait`] says that nobody has looked.
 
 mod run;

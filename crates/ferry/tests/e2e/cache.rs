@@ -30,6 +30,7 @@ struct Realisations {
     added: u64,
     untrusted: Vec<String>,
     other: Vec<String>,
+    untold: Vec<String>,
 }
 
 #[derive(Deserialize, Debug, PartialEq)]

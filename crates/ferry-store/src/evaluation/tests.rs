@@ -254,8 +254,15 @@ fn repositories_in_the_fetchers_cache_have_nothing_run() {
         fs::write(repository.join("config"), settings).unwrap();
         repository
     };
-    let harmless = "[core]\n\tbare = true\n\trepositoryformatversion = 0\n";
-    for setting in ["fsmonitor = evil", "hooksPath=/evil", "bare = true\\\nfsmonitor = evil"] {
+    let harmless = "[core]\n\tbare = true\n\trepositoryformatversion = 0\n\
+        [remote \"origin\"]\n\turl = http://127.0.0.1:1/r.git\n\tfetch = +refs/*:refs/*\n";
+    for setting in [
+        "fsmonitor = evil",
+        "hooksPath=/evil",
+        "bare = true\\\nfsmonitor = evil",
+        "bare = true\n[remote \"origin\"]\n\turl = ext::sh -c evil",
+        "bare = true\n[remote \"origin\"]\n\tuploadpack = evil",
+    ] {
         let said = refused(|tree| drop(repository(tree, &format!("[core]\n\t{setting}\n"))));
         assert!(said.contains("which Git might obey"), "{said}");
     }

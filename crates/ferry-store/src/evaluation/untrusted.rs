@@ -10,11 +10,12 @@ use super::name;
 /// No settings of a repository in the fetchers' cache are longer, in bytes.
 const MAX_SETTINGS: u64 = 64 << 10;
 
-/// Settings of a repository that have nothing run and lead nowhere: those that `git init --bare`
-/// and libgit2 write.
+/// Settings of a repository that have nothing run: those that `git init --bare` and libgit2 write, and
+/// where it was fetched from.
 const HARMLESS: &[&str] = &[
     "bare",
     "compatobjectformat",
+    "fetch",
     "filemode",
     "ignorecase",
     "logallrefupdates",
@@ -23,6 +24,7 @@ const HARMLESS: &[&str] = &[
     "refstorage",
     "repositoryformatversion",
     "symlinks",
+    "url",
 ];
 
 /// Whether an unpacked object is what it has to be; otherwise, why not.
@@ -96,11 +98,14 @@ fn check_settings(file: &Path) -> Result<(), String> {
     opened.take(MAX_SETTINGS).read_to_string(&mut text).map_err(unreadable)?;
     let is_harmless = |line: &str| {
         let line = line.trim();
-        let is_section = matches!(line, "[core]" | "[extensions]");
-        let key = line.split_once('=').map(|(key, _)| key.trim().to_ascii_lowercase());
-        // A value that goes on in the next line could hide one.
-        let is_setting = key.is_some_and(|key| HARMLESS.contains(&key.as_str()));
-        line.is_empty() || is_section || (is_setting && !line.ends_with('\\'))
+        let is_section = matches!(line, "[core]" | "[extensions]") || is_remote(line);
+        let is_setting = line.split_once('=').is_some_and(|(key, value)| {
+            // A value that goes on in the next line could hide one; an address `ext::…` is a command.
+            HARMLESS.contains(&key.trim().to_ascii_lowercase().as_str())
+                && !value.ends_with('\\')
+                && !value.contains("::")
+        });
+        line.is_empty() || is_section || is_setting
     };
     match text.lines().find(|line| !is_harmless(line)) {
         None => Ok(()),
@@ -110,4 +115,10 @@ fn check_settings(file: &Path) -> Result<(), String> {
             crate::message::harmless(line.trim())
         )),
     }
+}
+
+/// Whether a line begins what is known of a repository that something was fetched from.
+fn is_remote(line: &str) -> bool {
+    let name = line.strip_prefix("[remote \"").and_then(|rest| rest.strip_suffix("\"]"));
+    name.is_some_and(|name| !name.contains(['"', '\\', ']']))
 }

@@ -173,15 +173,13 @@ fn roots(
     Ok(roots)
 }
 
-/// Lays out the evaluations `paths` that are in `store`: in `directory`, or each where they usually
-/// are; and tells of it.
-pub(crate) fn lay_out(
+/// Where the evaluations `paths` are to be laid out: in `directory`, or each where they usually are.
+pub(crate) fn places(
     context: &Context,
-    store: &dyn Store,
-    paths: &[StorePath],
+    paths: Vec<StorePath>,
     directory: Option<&Path>,
-) -> Result<Vec<Restored>, Failure> {
-    if let (Some(directory), [_, _, ..]) = (directory, paths) {
+) -> Result<Vec<(StorePath, PathBuf)>, Failure> {
+    if let (Some(directory), [_, _, ..]) = (directory, paths.as_slice()) {
         return Err(Failure::usage(format!(
             "there are {} evaluations, and {} holds one",
             paths.len(),
@@ -189,13 +187,22 @@ pub(crate) fn lay_out(
         ))
         .hint("leave --eval-dir out"));
     }
+    let place = |path: &StorePath| match directory {
+        Some(directory) => Ok(context.surroundings.working_directory.join(directory)),
+        None => usual_place(path),
+    };
+    paths.into_iter().map(|path| place(&path).map(|place| (path, place))).collect()
+}
+
+/// Lays out evaluations that are in `store` in their places, and tells of it.
+pub(crate) fn lay_out(
+    context: &Context,
+    store: &dyn Store,
+    places: &[(StorePath, PathBuf)],
+) -> Result<Vec<Restored>, Failure> {
     let mut found = Vec::new();
-    for path in paths {
-        let place = match directory {
-            Some(directory) => context.surroundings.working_directory.join(directory),
-            None => usual_place(path)?,
-        };
-        let unpacked = unpack(store, &store.require(path)?, &place)?;
+    for (path, place) in places {
+        let unpacked = unpack(store, &store.require(path)?, place)?;
         unpacked.notes.iter().for_each(|note| context.talk.say(note));
         context.talk.say(match unpacked.was_there {
             true => format!("the evaluation is in {} already, and stays as it is", place.display()),

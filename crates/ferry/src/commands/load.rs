@@ -37,6 +37,11 @@ pub(crate) fn run(context: &Context, options: &Load) -> Result<(), Failure> {
     require_same_directory(&bundle, store.destination())?;
     prerequisites::require(context, &bundle, store.destination())?;
     read_content_from(&mut bundle, &store)?;
+    let evaluations = match options.no_eval {
+        true => Vec::new(),
+        false => bundle.manifest().evaluation_paths(),
+    };
+    let places = evaluations::places(context, evaluations, options.eval_dir.as_deref())?;
     // Before anything is loaded: afterwards would leave a moment in which it can be collected. A
     // root to a path that is not valid yet does no harm.
     let kept = if options.no_root {
@@ -49,13 +54,7 @@ pub(crate) fn run(context: &Context, options: &Load) -> Result<(), Failure> {
     let report = copy(&bundle, store.destination(), offered, &[], &*context.bars)
         .inspect_err(|_| kept.unmake())?;
     context.tell_recovered(&bundle);
-    let laid_out = match options.no_eval {
-        true => Vec::new(),
-        false => {
-            let paths = bundle.manifest().evaluation_paths();
-            evaluations::lay_out(context, store.store(), &paths, options.eval_dir.as_deref())?
-        }
-    };
+    let laid_out = evaluations::lay_out(context, store.store(), &places)?;
 
     tell(context, options, &bundle, &store, &Done { links: &kept.links, report, laid_out })
 }

@@ -78,7 +78,8 @@ fn laid_out(context: &Context, store: &dyn Store, path: &StorePath) -> Result<Re
     if let Ok(evaluation) = Restored::open(&evaluations::usual_place(path)?) {
         return Ok(evaluation);
     }
-    let mut found = evaluations::lay_out(context, store, std::slice::from_ref(path), None)?;
+    let places = evaluations::places(context, vec![path.clone()], None)?;
+    let mut found = evaluations::lay_out(context, store, &places)?;
     found.pop().ok_or_else(|| Failure::new("no evaluation was laid out"))
 }
 

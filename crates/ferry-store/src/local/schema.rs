@@ -8,6 +8,7 @@ use std::io::Write as _;
 use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags};
+use rustix::fs::FlockOperation;
 
 use super::database::database_error;
 use super::layout::Layout;
@@ -71,35 +72,50 @@ pub(super) fn create_directories(layout: &Layout) -> Result<()> {
 
 /// Opens a store's database for writing, and makes it where there is none.
 pub(super) fn open_for_writing(layout: &Layout) -> Result<Connection> {
-    let schema_file = layout.schema_file();
+    if !has_schema(layout)? {
+        // SQLite waits for nobody while a database becomes one with a write-ahead log.
+        let directory = layout.state_dir.join("db");
+        let locking = || format!("lock the directory {}", directory.display());
+        let lock = fs::File::open(&directory).map_err(Error::io(locking()))?;
+        rustix::fs::flock(&lock, FlockOperation::LockExclusive).map_err(Error::os(locking()))?;
+        // Another process may have made it meanwhile.
+        if !has_schema(layout)? {
+            create(layout)?;
+        }
+    }
     let file = layout.database();
+    connect(&file).map_err(|error| database_error(&file, &error))
+}
+
+/// Whether there is a database, which has to be one that is understood.
+fn has_schema(layout: &Layout) -> Result<bool> {
+    let schema_file = layout.schema_file();
     let found = match fs::read_to_string(&schema_file) {
-        Ok(text) => Some(text.trim().to_owned()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Ok(text) => text.trim().to_owned(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
         Err(error) => {
             return Err(Error::io(format!("read {}", schema_file.display()))(error));
         }
     };
-    let known = SCHEMA_VERSION.to_string();
-    if let Some(found) = found.as_ref().filter(|found| **found != known) {
-        return Err(Error::SchemaVersion {
-            store: layout.describe(),
-            found: found.clone(),
-            known: SCHEMA_VERSION,
-        });
+    if found == SCHEMA_VERSION.to_string() {
+        return Ok(true);
     }
-    let connection = connect(&file).map_err(|error| database_error(&file, &error))?;
-    if found.is_none() {
-        // On the disk before the file that says that they are there: with it the store is one.
-        connection
-            .execute_batch(TABLES)
-            .and_then(|()| connection.query_row("pragma wal_checkpoint(truncate)", [], |_| Ok(())))
-            .map_err(|error| database_error(&file, &error))?;
-        // Another process may be at this as well, and does the same.
-        write_whole(&schema_file, 0o644, |file| file.write_all(known.as_bytes()))
-            .map_err(Error::io(format!("write {}", schema_file.display())))?;
-    }
-    Ok(connection)
+    Err(Error::SchemaVersion { store: layout.describe(), found, known: SCHEMA_VERSION })
+}
+
+/// Makes the database.
+fn create(layout: &Layout) -> Result<()> {
+    let file = layout.database();
+    // On the disk before the file that says that they are there: with it the store is one.
+    connect(&file)
+        .and_then(|connection| {
+            connection.execute_batch(TABLES)?;
+            connection.query_row("pragma wal_checkpoint(truncate)", [], |_| Ok(()))
+        })
+        .map_err(|error| database_error(&file, &error))?;
+    let schema_file = layout.schema_file();
+    write_whole(&schema_file, 0o644, |file| write!(file, "{SCHEMA_VERSION}"))
+        .map_err(Error::io(format!("write {}", schema_file.display())))
 }
 
 /// As Nix connects, with room for the pages that one batch touches: in SQLite's usual 2 MB they

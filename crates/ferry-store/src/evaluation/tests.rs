@@ -272,6 +272,19 @@ fn repositories_in_the_fetchers_cache_have_nothing_run() {
         fs::create_dir(repository(tree, harmless).join("hooks")).unwrap();
     });
     assert!(said.contains("may be run by Git"), "{said}");
+    // Behind what is read of it, or where other settings hold.
+    let long = harmless.to_owned() + &"\n".repeat(1 << 16) + "[core]\nfsmonitor = evil\n";
+    let said = refused(|tree| drop(repository(tree, &long)));
+    assert!(said.contains("more than 65536 bytes"), "{said}");
+    for name in ["commondir", ".git"] {
+        let said = refused(|tree| {
+            let repository = repository(tree, harmless);
+            fs::remove_dir(repository.join("objects")).unwrap();
+            fs::write(repository.join("HEAD"), "ref: refs/heads/x\n").unwrap();
+            fs::write(repository.join(name), "../../../../files/evil\n").unwrap();
+        });
+        assert!(said.contains("may lead Git elsewhere"), "{said}");
+    }
     let said = refused(|tree| symlink("/evil", repository(tree, harmless).join("HEAD")).unwrap());
     assert!(said.contains("is a link"), "{said}");
 

@@ -67,7 +67,7 @@ pub(super) fn is_hooks(directory: &Path) -> bool {
 }
 
 fn is_repository(directory: &Path) -> bool {
-    directory.join("objects").symlink_metadata().is_ok()
+    ["objects", "HEAD"].iter().any(|name| directory.join(name).symlink_metadata().is_ok())
 }
 
 fn check_cache(directory: &Path) -> Result<(), String> {
@@ -82,9 +82,17 @@ fn check_cache(directory: &Path) -> Result<(), String> {
         if is_hooks(&path) {
             return Err(format!("{} in the fetchers' cache may be run by Git", path.display()));
         }
+        // Both lead to a repository elsewhere, with settings that nobody has looked at.
+        let name = entry.file_name();
+        if name == ".git" || (is_repository && name == "commondir") {
+            return Err(format!(
+                "{} in the fetchers' cache may lead Git elsewhere",
+                path.display()
+            ));
+        }
         if kind.is_dir() {
             check_cache(&path)?;
-        } else if is_repository && entry.file_name().to_string_lossy().starts_with("config") {
+        } else if is_repository && name.to_string_lossy().starts_with("config") {
             check_settings(&path)?;
         }
     }
@@ -95,7 +103,13 @@ fn check_settings(file: &Path) -> Result<(), String> {
     let unreadable = |error| format!("{}: {error}", file.display());
     let mut text = String::new();
     let opened = fs::File::open(file).map_err(unreadable)?;
-    opened.take(MAX_SETTINGS).read_to_string(&mut text).map_err(unreadable)?;
+    opened.take(MAX_SETTINGS + 1).read_to_string(&mut text).map_err(unreadable)?;
+    if text.len() as u64 > MAX_SETTINGS {
+        return Err(format!(
+            "{} in the fetchers' cache has more than {MAX_SETTINGS} bytes",
+            file.display()
+        ));
+    }
     let is_harmless = |line: &str| {
         let line = line.trim();
         let is_section = matches!(line, "[core]" | "[extensions]") || is_remote(line);

@@ -155,8 +155,14 @@ fn read_start(stream: impl Read, name: &str) -> Result<Vec<u8>, Failure> {
     Ok(start)
 }
 
+/// Whether a file begins as a bundle does, or a volume of one, even where the line end behind it
+/// has suffered.
+pub(crate) fn begins_like_bundle(start: &[u8]) -> bool {
+    start.starts_with(MAGIC.get(..6).unwrap_or_default())
+}
+
 fn guess(start: &[u8], name: &str) -> Result<Format, Failure> {
-    if start.starts_with(MAGIC.get(..6).unwrap_or_default()) {
+    if begins_like_bundle(start) {
         Ok(Format::Bundle)
     } else if is_export(start) {
         Ok(Format::Export)

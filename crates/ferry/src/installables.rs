@@ -4,11 +4,11 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
 
-use ferry_bundle::MAGIC;
 use ferry_formats::StoreDir;
 use ferry_store::installable::{self, Installable, Parsed};
 
 use crate::context::Context;
+use crate::conversion::begins_like_bundle;
 use crate::evaluate::{self, Expression};
 use crate::failure::Failure;
 
@@ -50,7 +50,7 @@ pub(crate) fn is_bundle(file: &Path) -> bool {
     // Opening a pipe would wait for its other end.
     let is_read =
         file.is_file() && File::open(file).and_then(|mut file| file.read_exact(&mut start)).is_ok();
-    is_read && MAGIC.starts_with(&start)
+    is_read && begins_like_bundle(&start)
 }
 
 /// What is needed to tell what an installable means.

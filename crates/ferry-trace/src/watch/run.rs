@@ -175,7 +175,13 @@ fn run(
 }
 
 #[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
-fn run(_: Command, plain: Command, _: Interest, sender: &Sender<Begun>) -> io::Result<Ended> {
+fn run(
+    _: Command,
+    plain: Command,
+    _: Interest,
+    begins: fn(u32),
+    sender: &Sender<Begun>,
+) -> io::Result<Ended> {
     run_plain(
         plain,
         begins,
